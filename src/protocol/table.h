@@ -9,32 +9,33 @@
  *   X(name, number, sender of the request,
  *     fixed part of the request, its tail, most descriptors with it,
  *     fixed part of the reply,   its tail, most descriptors with it,
- *     No_reply allowed, most bytes tolerated behind a request)
+ *     No_reply allowed, bytes behind the request are tolerated)
  * A fixed part names `struct ob_wire_<part>` and the member of union ob_payload, but for region_info and irq_info,
  * which are <linux/vfio.h>'s. A tail is one of enum ob_tail. Descriptors: a number, or OB_FDS_LIMIT for the negotiated
  * number. Excess bytes: requests that start with argsz describe structures that grow, and peers send more than the
- * specification's: SPDK's GET_REGION_INFO has 4080 bytes, rust-vmm's DEVICE_GET_INFO 20. They are ignored.
- * DMA_UNMAP takes a descriptor because SPDK sends one; it means nothing and is to be closed. */
-#define OB_COMMANDS(X)                                                                             \
-    X(VERSION, 1, CLIENT, version, JSON, 0, version, JSON, OB_FDS_LIMIT, 0, 0)                     \
-    X(DMA_MAP, 2, CLIENT, dma_map, NONE, 1, none, NONE, 0, 1, 0)                                   \
-    X(DMA_UNMAP, 3, CLIENT, dma_unmap, NONE, 1, dma_unmap, NONE, 0, 1, 0)                          \
-    X(DEVICE_GET_INFO, 4, CLIENT, device_info, NONE, 0, device_info, GROWN, 0, 1, 4096)            \
-    X(DEVICE_GET_REGION_INFO, 5, CLIENT, region_info, NONE, 0, region_info, CAPS, 1, 1, 4096)      \
-    X(DEVICE_GET_REGION_IO_FDS, 6, CLIENT, io_fds, NONE, 0, io_fds, IO_FDS, OB_FDS_LIMIT, 1, 4096) \
-    X(DEVICE_GET_IRQ_INFO, 7, CLIENT, irq_info, NONE, 0, irq_info, GROWN, 0, 1, 4096)              \
-    X(DEVICE_SET_IRQS, 8, CLIENT, irq_set, IRQS, OB_FDS_LIMIT, none, NONE, 0, 1, 0)                \
-    X(REGION_READ, 9, CLIENT, region_access, NONE, 0, region_access, DATA, 0, 1, 0)                \
-    X(REGION_WRITE, 10, CLIENT, region_access, DATA, 0, region_access, NONE, 0, 1, 0)              \
-    X(DMA_READ, 11, SERVER, dma_access, NONE, 0, dma_access, DATA, 0, 1, 0)                        \
-    X(DMA_WRITE, 12, SERVER, dma_access, DATA, 0, dma_access, NONE, 0, 1, 0)                       \
-    X(DEVICE_RESET, 13, CLIENT, none, NONE, 0, none, NONE, 0, 1, 0)                                \
-    X(REGION_WRITE_MULTI, 15, CLIENT, write_multi, WRITES, 0, write_multi, NONE, 0, 1, 0)          \
-    X(DEVICE_FEATURE, 16, CLIENT, feature, FEATURE, 0, feature, FEATURE, 0, 1, 0)                  \
-    X(MIG_DATA_READ, 17, CLIENT, mig_data, NONE, 0, mig_data, DATA, 0, 1, 0)                       \
+ * specification's: SPDK's GET_REGION_INFO has 4080 bytes, rust-vmm's DEVICE_GET_INFO 20. Up to OB_MAX_EXCESS are
+ * ignored. DMA_UNMAP takes a descriptor because SPDK sends one; it means nothing and is to be closed. */
+#define OB_COMMANDS(X)                                                                          \
+    X(VERSION, 1, CLIENT, version, JSON, 0, version, JSON, OB_FDS_LIMIT, 0, 0)                  \
+    X(DMA_MAP, 2, CLIENT, dma_map, NONE, 1, none, NONE, 0, 1, 0)                                \
+    X(DMA_UNMAP, 3, CLIENT, dma_unmap, NONE, 1, dma_unmap, NONE, 0, 1, 0)                       \
+    X(DEVICE_GET_INFO, 4, CLIENT, device_info, NONE, 0, device_info, GROWN, 0, 1, 1)            \
+    X(DEVICE_GET_REGION_INFO, 5, CLIENT, region_info, NONE, 0, region_info, CAPS, 1, 1, 1)      \
+    X(DEVICE_GET_REGION_IO_FDS, 6, CLIENT, io_fds, NONE, 0, io_fds, IO_FDS, OB_FDS_LIMIT, 1, 1) \
+    X(DEVICE_GET_IRQ_INFO, 7, CLIENT, irq_info, NONE, 0, irq_info, GROWN, 0, 1, 1)              \
+    X(DEVICE_SET_IRQS, 8, CLIENT, irq_set, IRQS, OB_FDS_LIMIT, none, NONE, 0, 1, 0)             \
+    X(REGION_READ, 9, CLIENT, region_access, NONE, 0, region_access, DATA, 0, 1, 0)             \
+    X(REGION_WRITE, 10, CLIENT, region_access, DATA, 0, region_access, NONE, 0, 1, 0)           \
+    X(DMA_READ, 11, SERVER, dma_access, NONE, 0, dma_access, DATA, 0, 1, 0)                     \
+    X(DMA_WRITE, 12, SERVER, dma_access, DATA, 0, dma_access, NONE, 0, 1, 0)                    \
+    X(DEVICE_RESET, 13, CLIENT, none, NONE, 0, none, NONE, 0, 1, 0)                             \
+    X(REGION_WRITE_MULTI, 15, CLIENT, write_multi, WRITES, 0, write_multi, NONE, 0, 1, 0)       \
+    X(DEVICE_FEATURE, 16, CLIENT, feature, FEATURE, 0, feature, FEATURE, 0, 1, 0)               \
+    X(MIG_DATA_READ, 17, CLIENT, mig_data, NONE, 0, mig_data, DATA, 0, 1, 0)                    \
     X(MIG_DATA_WRITE, 18, CLIENT, mig_data, DATA, 0, none, NONE, 0, 1, 0)
 
-#define OB_FDS_LIMIT 255
+#define OB_FDS_LIMIT  255
+#define OB_MAX_EXCESS 4096u
 
 enum ob_command {
 #define X(name, number, ...) OB_##name = number,
@@ -47,9 +48,9 @@ enum ob_command {
 enum ob_tail {
     OB_TAIL_NONE,
     OB_TAIL_JSON,    /* text with its NUL, or nothing */
-    OB_TAIL_GROWN,   /* nothing that we know: a structure of a later version, up to argsz */
+    OB_TAIL_GROWN,   /* nothing that we know, ignored: a structure of a later version, up to OB_MAX_EXCESS */
     OB_TAIL_CAPS,    /* region capabilities, up to argsz */
-    OB_TAIL_IO_FDS,  /* `count` of struct ob_wire_io_fd, or nothing if argsz was too small */
+    OB_TAIL_IO_FDS,  /* `count` entries of (argsz - 16) / count bytes, or nothing if argsz was too small */
     OB_TAIL_IRQS,    /* VFIO_IRQ_SET_DATA_BOOL: `count` bytes; else nothing */
     OB_TAIL_DATA,    /* bytes, as many as the field that counts says */
     OB_TAIL_WRITES,  /* `wr_cnt` of struct ob_wire_write */
@@ -91,7 +92,7 @@ struct ob_command_info {
     const char *name; /* NULL: no such command */
     uint8_t from;     /* enum ob_direction of the request */
     uint8_t no_reply; /* OB_FLAG_NO_REPLY is allowed */
-    uint16_t excess;  /* bytes tolerated behind a request */
+    uint8_t excess;   /* up to OB_MAX_EXCESS bytes behind a request are tolerated */
     struct ob_part request, reply;
 };
 
