@@ -39,13 +39,11 @@ static inline int data(const struct ob_message *m, uint64_t start, uint64_t coun
 
 static inline int request_none_NONE(struct ob_message *m, const struct ob_limits *limits)
 {
-    (void)limits;
     return none_NONE(m);
 }
 
 static inline int request_version_JSON(struct ob_message *m, const struct ob_limits *limits)
 {
-    (void)limits;
     return version_JSON(m);
 }
 
@@ -54,7 +52,6 @@ static inline int request_dma_map_NONE(struct ob_message *m, const struct ob_lim
     const struct ob_wire_dma_map *map = &m->u.dma_map;
     uint32_t known = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
 
-    (void)limits;
     return verdict(m->tail_size == 0 && map->argsz >= sizeof(*map) && (map->flags & ~known) == 0 && map->size > 0 &&
                    fits64(map->address, map->size) && fits64(map->offset, map->size));
 }
@@ -64,7 +61,6 @@ static inline int request_dma_unmap_NONE(struct ob_message *m, const struct ob_l
 {
     const struct ob_wire_dma_unmap *unmap = &m->u.dma_unmap;
 
-    (void)limits;
     if (m->tail_size != 0 || unmap->argsz < sizeof(*unmap))
         return -EINVAL;
     if (unmap->flags == VFIO_DMA_UNMAP_FLAG_ALL)
@@ -76,13 +72,11 @@ static inline int request_dma_unmap_NONE(struct ob_message *m, const struct ob_l
  * their buffer do no harm. */
 static inline int request_device_info_NONE(struct ob_message *m, const struct ob_limits *limits)
 {
-    (void)limits;
     return verdict(m->tail_size == 0 && m->u.device_info.argsz >= sizeof(m->u.device_info));
 }
 
 static inline int request_region_info_NONE(struct ob_message *m, const struct ob_limits *limits)
 {
-    (void)limits;
     return verdict(m->tail_size == 0 && m->u.region_info.argsz >= sizeof(m->u.region_info));
 }
 
@@ -91,13 +85,11 @@ static inline int request_io_fds_NONE(struct ob_message *m, const struct ob_limi
 {
     const struct ob_wire_io_fds *fds = &m->u.io_fds;
 
-    (void)limits;
     return verdict(m->tail_size == 0 && fds->argsz >= sizeof(*fds) && fds->flags == 0 && fds->count == 0);
 }
 
 static inline int request_irq_info_NONE(struct ob_message *m, const struct ob_limits *limits)
 {
-    (void)limits;
     return verdict(m->tail_size == 0 && m->u.irq_info.argsz >= sizeof(m->u.irq_info));
 }
 
@@ -109,7 +101,6 @@ static inline int request_irq_set_IRQS(struct ob_message *m, const struct ob_lim
     uint32_t kind = set->flags & VFIO_IRQ_SET_DATA_TYPE_MASK, action = set->flags & VFIO_IRQ_SET_ACTION_TYPE_MASK;
     uint32_t size = kind == VFIO_IRQ_SET_DATA_BOOL ? set->count : 0;
 
-    (void)limits;
     if ((set->flags & ~(VFIO_IRQ_SET_DATA_TYPE_MASK | VFIO_IRQ_SET_ACTION_TYPE_MASK)) != 0)
         return -EINVAL;
     if (__builtin_popcount(kind) != 1 || __builtin_popcount(action) != 1)
@@ -152,7 +143,6 @@ static inline int request_write_multi_WRITES(struct ob_message *m, const struct 
     const size_t each = sizeof(struct ob_wire_write);
     size_t n = m->tail_size / each;
 
-    (void)limits;
     if (m->u.write_multi.wr_cnt != n || m->tail_size != n * each)
         return -EINVAL;
     for (size_t i = 0; i < n; i++) {
@@ -221,7 +211,6 @@ static int request_feature_FEATURE(struct ob_message *m, const struct ob_limits 
     const uint32_t both = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_SET;
     uint32_t op = feature->flags & ~VFIO_DEVICE_FEATURE_MASK, index = feature->flags & VFIO_DEVICE_FEATURE_MASK;
 
-    (void)limits;
     if (op == 0 || (op & ~(both | VFIO_DEVICE_FEATURE_PROBE)) != 0 || feature->argsz < sizeof(*feature))
         return -EINVAL;
     if (op == VFIO_DEVICE_FEATURE_GET)
@@ -251,16 +240,12 @@ static inline int request_mig_data_DATA(struct ob_message *m, const struct ob_li
 static inline int reply_none_NONE(struct ob_message *m, const struct ob_message *request,
                                   const struct ob_limits *limits)
 {
-    (void)request;
-    (void)limits;
     return none_NONE(m);
 }
 
 static inline int reply_version_JSON(struct ob_message *m, const struct ob_message *request,
                                      const struct ob_limits *limits)
 {
-    (void)request;
-    (void)limits;
     return version_JSON(m);
 }
 
@@ -269,7 +254,6 @@ static inline int reply_dma_unmap_NONE(struct ob_message *m, const struct ob_mes
 {
     const struct ob_wire_dma_unmap *unmap = &m->u.dma_unmap;
 
-    (void)limits;
     if (request && (unmap->address != request->u.dma_unmap.address || unmap->size != request->u.dma_unmap.size))
         return -EINVAL;
     return none_NONE(m);
@@ -288,8 +272,6 @@ static inline int ignore_growth(struct ob_message *m)
 static inline int reply_device_info_GROWN(struct ob_message *m, const struct ob_message *request,
                                           const struct ob_limits *limits)
 {
-    (void)request;
-    (void)limits;
     return m->u.device_info.argsz >= sizeof(m->u.device_info) ? ignore_growth(m) : -EINVAL;
 }
 
@@ -298,7 +280,6 @@ static inline int reply_irq_info_GROWN(struct ob_message *m, const struct ob_mes
 {
     const struct vfio_irq_info *info = &m->u.irq_info;
 
-    (void)limits;
     if (info->argsz < sizeof(*info) || (request && info->index != request->u.irq_info.index))
         return -EINVAL;
     return ignore_growth(m);
@@ -365,7 +346,6 @@ static int reply_region_info_CAPS(struct ob_message *m, const struct ob_message 
 {
     const struct vfio_region_info *info = &m->u.region_info;
 
-    (void)limits;
     if (info->argsz < sizeof(*info) || m->tail_size > info->argsz - sizeof(*info))
         return -EINVAL;
     if (request) {
@@ -383,7 +363,6 @@ static int reply_io_fds_IO_FDS(struct ob_message *m, const struct ob_message *re
 {
     const struct ob_wire_io_fds *fds = &m->u.io_fds;
 
-    (void)limits;
     if (fds->argsz < sizeof(*fds) || fds->flags != 0)
         return -EINVAL;
     if (request && fds->index != request->u.io_fds.index)
@@ -446,7 +425,6 @@ static inline int reply_dma_access_NONE(struct ob_message *m, const struct ob_me
 static inline int reply_write_multi_NONE(struct ob_message *m, const struct ob_message *request,
                                          const struct ob_limits *limits)
 {
-    (void)limits;
     if (request && m->u.write_multi.wr_cnt > request->u.write_multi.wr_cnt)
         return -EINVAL;
     return none_NONE(m);
@@ -476,7 +454,6 @@ static int reply_feature_FEATURE(struct ob_message *m, const struct ob_message *
     const struct ob_wire_feature *feature = &m->u.feature;
     uint32_t op = feature->flags & ~VFIO_DEVICE_FEATURE_MASK, index = feature->flags & VFIO_DEVICE_FEATURE_MASK;
 
-    (void)limits;
     if (feature->argsz < sizeof(*feature))
         return -EINVAL;
     if (request) {

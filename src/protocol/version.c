@@ -9,9 +9,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "protocol/message.h"
+
 const struct ob_capabilities ob_capabilities_default = {
-    .max_msg_fds = 1,
-    .max_data_xfer_size = 1048576,
+    .max_msg_fds = OB_DEFAULT_MAX_MSG_FDS,
+    .max_data_xfer_size = OB_DEFAULT_MAX_DATA_XFER_SIZE,
     .max_dma_maps = 65535,
     .pgsizes = 4096,
     .write_multiple = false,
