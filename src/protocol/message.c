@@ -110,6 +110,17 @@ static bool short_reply(struct ob_message *m, const struct ob_message *request, 
     }
 }
 
+/* Bytes behind a reply that are tolerated but mean nothing (message.h). */
+static inline void cut_excess(struct ob_message *m, const struct ob_command_info *info)
+{
+    if (info->reply.tail == OB_TAIL_GROWN)
+        m->tail_size = 0;
+    else if (m->header.command == OB_MIG_DATA_READ)
+        m->tail_size = m->u.mig_data.size;
+    if (m->tail_size == 0)
+        m->tail = NULL;
+}
+
 int ob_check_reply(struct ob_message *m, const void *bytes, size_t size, const struct ob_message *request,
                    const struct ob_limits *limits, unsigned nfds)
 {
@@ -142,7 +153,10 @@ int ob_check_reply(struct ob_message *m, const void *bytes, size_t size, const s
 #undef X
         }
     }
-    return ob_reply_rules(m, request, limits) == 0 ? 0 : -EPROTO;
+    if (ob_reply_rules(m, request, limits) != 0)
+        return -EPROTO;
+    cut_excess(m, info);
+    return 0;
 }
 
 int ob_reply_error(const struct ob_message *reply)
@@ -175,11 +189,10 @@ ssize_t ob_encode_request(void *buf, size_t room, const struct ob_message *m)
 {
     const struct ob_command_info *info = command_info(m->header.command);
     uint32_t flags = m->header.flags & OB_FLAG_NO_REPLY;
-    struct ob_message copy = *m;
 
     if (!info || (flags && !info->no_reply) || !fds_allowed(&info->request, m->nfds, &unlimited))
         return -EINVAL;
-    if (ob_request_rules(&copy, &unlimited) != 0)
+    if (ob_request_rules(m, &unlimited) != 0)
         return -EINVAL;
     return encode(buf, room, m, &info->request, flags);
 }
@@ -187,13 +200,12 @@ ssize_t ob_encode_request(void *buf, size_t room, const struct ob_message *m)
 ssize_t ob_encode_reply(void *buf, size_t room, const struct ob_message *m)
 {
     const struct ob_command_info *info = command_info(m->header.command);
-    struct ob_message copy = *m;
 
     if (!info || !fds_allowed(&info->reply, m->nfds, &unlimited))
         return -EINVAL;
-    if (ob_reply_rules(&copy, NULL, &unlimited) != 0)
+    if (ob_reply_rules(m, NULL, &unlimited) != 0)
         return -EINVAL;
-    return encode(buf, room, &copy, &info->reply, OB_FLAG_REPLY);
+    return encode(buf, room, m, &info->reply, OB_FLAG_REPLY);
 }
 
 ssize_t ob_encode_error(void *buf, size_t room, const struct ob_header *request, int err)

@@ -94,7 +94,11 @@ int ob_check_request(struct ob_message *m, const void *bytes, size_t size, enum 
  * What peers do otherwise and is accepted: the refusals of older rust-vmm servers lack the reply bit; QEMU answers
  * DMA_WRITE with a header alone (the specification's table has a count of 4 bytes, 12 in all, which is taken too); the
  * reference library answers region accesses of 0 bytes with a header alone, and pads the last MIG_DATA_READ. The fixed
- * part of a header alone is that of the request. */
+ * part of a header alone is that of the request.
+ *
+ * QEMU lays DMA_READ and DMA_WRITE out with a count of 4 bytes and the data right behind it, 12 bytes from the header.
+ * Its reply to DMA_READ is refused here, unless the first 4 bytes of data are 0: then it looks like a right one whose
+ * data is shifted by 4, and no check of a single message can tell. */
 int ob_check_reply(struct ob_message *m, const void *bytes, size_t size, const struct ob_message *request,
                    const struct ob_limits *limits, unsigned nfds);
 
@@ -144,7 +148,7 @@ static inline uint64_t ob_bitmap_size(uint64_t length, uint64_t page_size)
 ssize_t ob_region_capability(const struct ob_message *m, uint16_t id);
 
 /* Writes one line without its newline, as a logic analyser would show it:
- *   -> REGION_WRITE id=7 region=BAR0 offset=0x20 count=4 data=0x00000001
+ *   -> REGION_WRITE id=7 offset=0x20 region=BAR0 count=4 data=0x00000001
  * m must have been checked; `from` is the side that sent this message, be it request or reply: "->" from the client,
  * "<-" from the server. Returns the length that the whole line has; what does not fit `room` is cut and buf is always
  * terminated (as snprintf). */

@@ -37,17 +37,17 @@ static inline int data(const struct ob_message *m, uint64_t start, uint64_t coun
     return verdict(count <= limits->max_data_xfer_size && fits64(start, count) && m->tail_size == tail_size);
 }
 
-static inline int request_none_NONE(struct ob_message *m, const struct ob_limits *limits)
+static inline int request_none_NONE(const struct ob_message *m, const struct ob_limits *limits)
 {
     return none_NONE(m);
 }
 
-static inline int request_version_JSON(struct ob_message *m, const struct ob_limits *limits)
+static inline int request_version_JSON(const struct ob_message *m, const struct ob_limits *limits)
 {
     return version_JSON(m);
 }
 
-static inline int request_dma_map_NONE(struct ob_message *m, const struct ob_limits *limits)
+static inline int request_dma_map_NONE(const struct ob_message *m, const struct ob_limits *limits)
 {
     const struct ob_wire_dma_map *map = &m->u.dma_map;
     uint32_t known = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
@@ -57,7 +57,7 @@ static inline int request_dma_map_NONE(struct ob_message *m, const struct ob_lim
 }
 
 /* QEMU asks for everything to be unmapped with the kernel's flag, which the specification does not mention. */
-static inline int request_dma_unmap_NONE(struct ob_message *m, const struct ob_limits *limits)
+static inline int request_dma_unmap_NONE(const struct ob_message *m, const struct ob_limits *limits)
 {
     const struct ob_wire_dma_unmap *unmap = &m->u.dma_unmap;
 
@@ -70,32 +70,32 @@ static inline int request_dma_unmap_NONE(struct ob_message *m, const struct ob_l
 
 /* Requests for information: "all other fields must be zero" binds the sender; peers that ask with the last reply in
  * their buffer do no harm. */
-static inline int request_device_info_NONE(struct ob_message *m, const struct ob_limits *limits)
+static inline int request_device_info_NONE(const struct ob_message *m, const struct ob_limits *limits)
 {
     return verdict(m->tail_size == 0 && m->u.device_info.argsz >= sizeof(m->u.device_info));
 }
 
-static inline int request_region_info_NONE(struct ob_message *m, const struct ob_limits *limits)
+static inline int request_region_info_NONE(const struct ob_message *m, const struct ob_limits *limits)
 {
     return verdict(m->tail_size == 0 && m->u.region_info.argsz >= sizeof(m->u.region_info));
 }
 
 /* Here the client "must set flags to zero", said twice, and the reference library refuses both fields. */
-static inline int request_io_fds_NONE(struct ob_message *m, const struct ob_limits *limits)
+static inline int request_io_fds_NONE(const struct ob_message *m, const struct ob_limits *limits)
 {
     const struct ob_wire_io_fds *fds = &m->u.io_fds;
 
     return verdict(m->tail_size == 0 && fds->argsz >= sizeof(*fds) && fds->flags == 0 && fds->count == 0);
 }
 
-static inline int request_irq_info_NONE(struct ob_message *m, const struct ob_limits *limits)
+static inline int request_irq_info_NONE(const struct ob_message *m, const struct ob_limits *limits)
 {
     return verdict(m->tail_size == 0 && m->u.irq_info.argsz >= sizeof(m->u.irq_info));
 }
 
 /* SET_IRQS: one kind of data and one action. EVENTFD comes with a descriptor for each vector, or with none to take
  * them away. A count of 0 stands for the whole index, and then with start 0 and without data only. */
-static inline int request_irq_set_IRQS(struct ob_message *m, const struct ob_limits *limits)
+static inline int request_irq_set_IRQS(const struct ob_message *m, const struct ob_limits *limits)
 {
     const struct ob_wire_irq_set *set = &m->u.irq_set;
     uint32_t kind = set->flags & VFIO_IRQ_SET_DATA_TYPE_MASK, action = set->flags & VFIO_IRQ_SET_ACTION_TYPE_MASK;
@@ -114,23 +114,23 @@ static inline int request_irq_set_IRQS(struct ob_message *m, const struct ob_lim
     return verdict(m->nfds == 0 || (kind == VFIO_IRQ_SET_DATA_EVENTFD && m->nfds == set->count));
 }
 
-static inline int request_region_access_NONE(struct ob_message *m, const struct ob_limits *limits)
+static inline int request_region_access_NONE(const struct ob_message *m, const struct ob_limits *limits)
 {
     return data(m, m->u.region_access.offset, m->u.region_access.count, limits, 0);
 }
 
-static inline int request_region_access_DATA(struct ob_message *m, const struct ob_limits *limits)
+static inline int request_region_access_DATA(const struct ob_message *m, const struct ob_limits *limits)
 {
     return data(m, m->u.region_access.offset, m->u.region_access.count, limits, m->u.region_access.count);
 }
 
-static inline int request_dma_access_NONE(struct ob_message *m, const struct ob_limits *limits)
+static inline int request_dma_access_NONE(const struct ob_message *m, const struct ob_limits *limits)
 {
     return data(m, m->u.dma_access.address, m->u.dma_access.count, limits, 0);
 }
 
 /* The count has 64 bits: compared before it becomes a size. */
-static inline int request_dma_access_DATA(struct ob_message *m, const struct ob_limits *limits)
+static inline int request_dma_access_DATA(const struct ob_message *m, const struct ob_limits *limits)
 {
     return m->u.dma_access.count == m->tail_size
                ? data(m, m->u.dma_access.address, m->u.dma_access.count, limits, m->tail_size)
@@ -138,7 +138,7 @@ static inline int request_dma_access_DATA(struct ob_message *m, const struct ob_
 }
 
 /* REGION_WRITE_MULTI: bounded by the size of the message before anything is multiplied. */
-static inline int request_write_multi_WRITES(struct ob_message *m, const struct ob_limits *limits)
+static inline int request_write_multi_WRITES(const struct ob_message *m, const struct ob_limits *limits)
 {
     const size_t each = sizeof(struct ob_wire_write);
     size_t n = m->tail_size / each;
@@ -205,7 +205,7 @@ static int get_feature_rules(const struct ob_message *m, uint32_t feature)
     }
 }
 
-static int request_feature_FEATURE(struct ob_message *m, const struct ob_limits *limits)
+static int request_feature_FEATURE(const struct ob_message *m, const struct ob_limits *limits)
 {
     const struct ob_wire_feature *feature = &m->u.feature;
     const uint32_t both = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_SET;
@@ -222,7 +222,7 @@ static int request_feature_FEATURE(struct ob_message *m, const struct ob_limits 
 }
 
 /* A short answer means the end of the stream, so argsz must have room for all that is asked for. */
-static inline int request_mig_data_NONE(struct ob_message *m, const struct ob_limits *limits)
+static inline int request_mig_data_NONE(const struct ob_message *m, const struct ob_limits *limits)
 {
     const struct ob_wire_mig_data *mig = &m->u.mig_data;
 
@@ -232,24 +232,24 @@ static inline int request_mig_data_NONE(struct ob_message *m, const struct ob_li
 }
 
 /* argsz is for a reply payload that does not exist. */
-static inline int request_mig_data_DATA(struct ob_message *m, const struct ob_limits *limits)
+static inline int request_mig_data_DATA(const struct ob_message *m, const struct ob_limits *limits)
 {
     return data(m, 0, m->u.mig_data.size, limits, m->u.mig_data.size);
 }
 
-static inline int reply_none_NONE(struct ob_message *m, const struct ob_message *request,
+static inline int reply_none_NONE(const struct ob_message *m, const struct ob_message *request,
                                   const struct ob_limits *limits)
 {
     return none_NONE(m);
 }
 
-static inline int reply_version_JSON(struct ob_message *m, const struct ob_message *request,
+static inline int reply_version_JSON(const struct ob_message *m, const struct ob_message *request,
                                      const struct ob_limits *limits)
 {
     return version_JSON(m);
 }
 
-static inline int reply_dma_unmap_NONE(struct ob_message *m, const struct ob_message *request,
+static inline int reply_dma_unmap_NONE(const struct ob_message *m, const struct ob_message *request,
                                        const struct ob_limits *limits)
 {
     const struct ob_wire_dma_unmap *unmap = &m->u.dma_unmap;
@@ -259,30 +259,21 @@ static inline int reply_dma_unmap_NONE(struct ob_message *m, const struct ob_mes
     return none_NONE(m);
 }
 
-/* A later version of a structure that we know: its end is ignored. */
-static inline int ignore_growth(struct ob_message *m)
-{
-    if (m->tail_size > OB_MAX_EXCESS)
-        return -EINVAL;
-    m->tail = NULL;
-    m->tail_size = 0;
-    return 0;
-}
-
-static inline int reply_device_info_GROWN(struct ob_message *m, const struct ob_message *request,
+/* A structure that grew in a later version: its end is ignored (message.c cuts it off). */
+static inline int reply_device_info_GROWN(const struct ob_message *m, const struct ob_message *request,
                                           const struct ob_limits *limits)
 {
-    return m->u.device_info.argsz >= sizeof(m->u.device_info) ? ignore_growth(m) : -EINVAL;
+    return verdict(m->u.device_info.argsz >= sizeof(m->u.device_info) && m->tail_size <= OB_MAX_EXCESS);
 }
 
-static inline int reply_irq_info_GROWN(struct ob_message *m, const struct ob_message *request,
+static inline int reply_irq_info_GROWN(const struct ob_message *m, const struct ob_message *request,
                                        const struct ob_limits *limits)
 {
     const struct vfio_irq_info *info = &m->u.irq_info;
 
     if (info->argsz < sizeof(*info) || (request && info->index != request->u.irq_info.index))
         return -EINVAL;
-    return ignore_growth(m);
+    return verdict(m->tail_size <= OB_MAX_EXCESS);
 }
 
 /* Is the capability at `at` of the tail whole? */
@@ -341,7 +332,7 @@ ssize_t ob_region_capability(const struct ob_message *m, uint16_t id)
     return has_capabilities(m) ? walk_capabilities(m, id) : -ENOENT;
 }
 
-static int reply_region_info_CAPS(struct ob_message *m, const struct ob_message *request,
+static int reply_region_info_CAPS(const struct ob_message *m, const struct ob_message *request,
                                   const struct ob_limits *limits)
 {
     const struct vfio_region_info *info = &m->u.region_info;
@@ -359,7 +350,8 @@ static int reply_region_info_CAPS(struct ob_message *m, const struct ob_message 
 }
 
 /* The entries may grow: their size is what argsz leaves to each. */
-static int reply_io_fds_IO_FDS(struct ob_message *m, const struct ob_message *request, const struct ob_limits *limits)
+static int reply_io_fds_IO_FDS(const struct ob_message *m, const struct ob_message *request,
+                               const struct ob_limits *limits)
 {
     const struct ob_wire_io_fds *fds = &m->u.io_fds;
 
@@ -382,7 +374,7 @@ static int reply_io_fds_IO_FDS(struct ob_message *m, const struct ob_message *re
     return 0;
 }
 
-static inline int reply_region_access_DATA(struct ob_message *m, const struct ob_message *request,
+static inline int reply_region_access_DATA(const struct ob_message *m, const struct ob_message *request,
                                            const struct ob_limits *limits)
 {
     const struct ob_wire_region_access *access = &m->u.region_access;
@@ -392,7 +384,7 @@ static inline int reply_region_access_DATA(struct ob_message *m, const struct ob
     return data(m, access->offset, access->count, limits, access->count);
 }
 
-static inline int reply_region_access_NONE(struct ob_message *m, const struct ob_message *request,
+static inline int reply_region_access_NONE(const struct ob_message *m, const struct ob_message *request,
                                            const struct ob_limits *limits)
 {
     const struct ob_wire_region_access *access = &m->u.region_access;
@@ -402,7 +394,7 @@ static inline int reply_region_access_NONE(struct ob_message *m, const struct ob
     return data(m, access->offset, access->count, limits, 0);
 }
 
-static inline int reply_dma_access_DATA(struct ob_message *m, const struct ob_message *request,
+static inline int reply_dma_access_DATA(const struct ob_message *m, const struct ob_message *request,
                                         const struct ob_limits *limits)
 {
     const struct ob_wire_dma_access *access = &m->u.dma_access;
@@ -412,7 +404,7 @@ static inline int reply_dma_access_DATA(struct ob_message *m, const struct ob_me
     return data(m, access->address, access->count, limits, m->tail_size);
 }
 
-static inline int reply_dma_access_NONE(struct ob_message *m, const struct ob_message *request,
+static inline int reply_dma_access_NONE(const struct ob_message *m, const struct ob_message *request,
                                         const struct ob_limits *limits)
 {
     const struct ob_wire_dma_access *access = &m->u.dma_access;
@@ -422,7 +414,7 @@ static inline int reply_dma_access_NONE(struct ob_message *m, const struct ob_me
     return data(m, access->address, access->count, limits, 0);
 }
 
-static inline int reply_write_multi_NONE(struct ob_message *m, const struct ob_message *request,
+static inline int reply_write_multi_NONE(const struct ob_message *m, const struct ob_message *request,
                                          const struct ob_limits *limits)
 {
     if (request && m->u.write_multi.wr_cnt > request->u.write_multi.wr_cnt)
@@ -449,7 +441,8 @@ static int got_feature_rules(const struct ob_message *m, uint32_t feature)
 }
 
 /* A reply that needs more room than there was says so in argsz and holds what it likes of the rest. */
-static int reply_feature_FEATURE(struct ob_message *m, const struct ob_message *request, const struct ob_limits *limits)
+static int reply_feature_FEATURE(const struct ob_message *m, const struct ob_message *request,
+                                 const struct ob_limits *limits)
 {
     const struct ob_wire_feature *feature = &m->u.feature;
     uint32_t op = feature->flags & ~VFIO_DEVICE_FEATURE_MASK, index = feature->flags & VFIO_DEVICE_FEATURE_MASK;
@@ -469,7 +462,7 @@ static int reply_feature_FEATURE(struct ob_message *m, const struct ob_message *
 }
 
 /* The reference library sends as many bytes as were asked for, whatever `size` says. */
-static inline int reply_mig_data_DATA(struct ob_message *m, const struct ob_message *request,
+static inline int reply_mig_data_DATA(const struct ob_message *m, const struct ob_message *request,
                                       const struct ob_limits *limits)
 {
     uint32_t size = m->u.mig_data.size;
@@ -478,11 +471,10 @@ static inline int reply_mig_data_DATA(struct ob_message *m, const struct ob_mess
         return -EINVAL;
     if (size > m->tail_size || (!request && size != m->tail_size))
         return -EINVAL;
-    m->tail_size = size;
-    return data(m, 0, size, limits, size);
+    return data(m, 0, size, limits, m->tail_size);
 }
 
-int ob_request_rules(struct ob_message *m, const struct ob_limits *limits)
+int ob_request_rules(const struct ob_message *m, const struct ob_limits *limits)
 {
     switch (m->header.command) {
 #define X(name, number, from, part, tail, ...) \
@@ -494,7 +486,7 @@ int ob_request_rules(struct ob_message *m, const struct ob_limits *limits)
     return -EINVAL;
 }
 
-int ob_reply_rules(struct ob_message *m, const struct ob_message *request, const struct ob_limits *limits)
+int ob_reply_rules(const struct ob_message *m, const struct ob_message *request, const struct ob_limits *limits)
 {
     switch (m->header.command) {
 #define X(name, number, from, part, tail, fds, reply_part, reply_tail, ...) \

@@ -5,9 +5,8 @@
 #include "protocol/message.h"
 
 /* Of a request or reply with header.command, u, tail, tail_size and nfds filled in. The table has to know the command.
- * 0 or -EINVAL. `request` may be NULL: then nothing is compared with it. A tail that is longer than it has to be, where
- * that is tolerated, is cut to what counts. */
-int ob_request_rules(struct ob_message *m, const struct ob_limits *limits);
-int ob_reply_rules(struct ob_message *m, const struct ob_message *request, const struct ob_limits *limits);
+ * 0 or -EINVAL. `request` may be NULL: then nothing is compared with it. */
+int ob_request_rules(const struct ob_message *m, const struct ob_limits *limits);
+int ob_reply_rules(const struct ob_message *m, const struct ob_message *request, const struct ob_limits *limits);
 
 #endif

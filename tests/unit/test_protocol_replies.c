@@ -96,6 +96,9 @@ static void test_no_more_than_asked(void **unused)
     assert_int_equal(got.tail_size, 5);
     assert_int_equal(reply(&r, OB_FLAG_REPLY, 0, &mig, 8, data, 4, 0), -EPROTO);
     assert_int_equal(reply(&r, OB_FLAG_REPLY, 0, &mig, 8, data, 9, 0), -EPROTO);
+    mig.size = 0;
+    assert_int_equal(reply(&r, OB_FLAG_REPLY, 0, &mig, 8, data, 8, 0), 0);
+    assert_null(got.tail);
     mig.size = 9;
     assert_int_equal(reply(&r, OB_FLAG_REPLY, 0, &mig, 8, data, 9, 0), -EPROTO);
 }
