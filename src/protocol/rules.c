@@ -14,14 +14,14 @@ static inline bool fits64(uint64_t start, uint64_t count)
     return count <= UINT64_MAX - start;
 }
 
-static inline int none_NONE(const struct ob_message *m)
-{
-    return m->tail_size == 0 ? 0 : -EINVAL;
-}
-
 static inline int verdict(bool good)
 {
     return good ? 0 : -EINVAL;
+}
+
+static inline int none_NONE(const struct ob_message *m)
+{
+    return verdict(m->tail_size == 0);
 }
 
 /* VERSION: "version data (including terminating NUL). Optional." What the text says is version.c's business. */
