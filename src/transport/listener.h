@@ -11,8 +11,8 @@
  * A path that does not fit into sun_path is refused, rather than bound by way of /proc/self/fd: QEMU and other
  * clients could not connect to it.
  *
- * Every call fills `why`, when it fails, with one line that names the path or descriptor and the remedy; nothing is
- * logged here. A listener is used by one thread at a time. */
+ * A call that takes `why` fills it, when it fails, with one line that names the path or descriptor and the remedy;
+ * nothing is logged here. A listener is used by one thread at a time. */
 #ifndef OB_TRANSPORT_LISTENER_H
 #define OB_TRANSPORT_LISTENER_H
 

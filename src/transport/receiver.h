@@ -12,12 +12,12 @@
  * has a byte in [start, end) and whose command may carry descriptors. When a sender puts several such messages and
  * their descriptors into one sendmsg(), all of them go to the last.
  *
- * The rule speaks of stream positions alone: it gives the same answer however late the reader looks, however the
- * messages were cut, and on whichever piece of its message a descriptor came. Its price is that a read which ends in
- * the middle of a header leaves the answer open until that header is complete: taking the message before it instead
- * would give the memory of one DMA_MAP to another whenever the reader's room happens to end a few bytes into the
- * second. Only a message that would otherwise get the descriptors waits for this, and a peer that does not finish a
- * header stalls only itself.
+ * For descriptors that came with a byte of their message, and of no later one that may carry some, the answer is the
+ * same however late the reader looks, however the messages were cut, and on whichever piece the descriptors came. The
+ * price is that a read which ends in the middle of a header leaves the answer open until that header is complete:
+ * taking the message before it instead would give the memory of one DMA_MAP to another whenever the reader's room
+ * happens to end a few bytes into the second. Only a message that would otherwise get the descriptors waits for this,
+ * and a peer that does not finish a header stalls only itself.
  *
  * The caller owns the bytes and finds the messages in them; the receiver keeps the descriptors that arrived, as batches
  * with the range of the read. The calls, in order:
