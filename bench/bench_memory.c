@@ -33,7 +33,7 @@ struct flat {
 struct scene {
     struct ob_memory *memory;
     struct flat flat;
-    uint64_t *next; /* a random cycle over all maps, by number */
+    uint32_t *next; /* a random cycle over all maps, by number */
     unsigned n;
     unsigned milliseconds;
 };
@@ -99,7 +99,7 @@ static void make_scene(struct scene *scene, unsigned n, unsigned milliseconds)
                             order[i] * REGION % FILE_SIZE);
         if (err)
             die("ob_memory_map", err);
-        scene->next[order[i]] = order[(i + 1) % n] * STRIDE;
+        scene->next[order[i]] = (uint32_t)order[(i + 1) % n];
     }
     for (unsigned i = 0; i < n; i++) {
         struct iovec iov;
@@ -162,7 +162,7 @@ struct worker {
 static uint64_t round_of(struct worker *w, uint64_t iova)
 {
     const struct ob_memory *memory = w->scene->memory;
-    const uint64_t *next = w->scene->next;
+    const uint32_t *next = w->scene->next;
     struct iovec iov = { 0 };
     uint32_t pin;
     int n;
@@ -182,7 +182,7 @@ static uint64_t round_of(struct worker *w, uint64_t iova)
             ob_memory_unpin(&w->reader, &pin, n);
         w->sum += bytes;
         /* iov_len is 512, and the compiler does not know. */
-        iova = next[iova / STRIDE] + (iov.iov_len - 512) + ((uintptr_t)iov.iov_base & 1);
+        iova = next[iova / STRIDE] * STRIDE + (iov.iov_len - 512) + ((uintptr_t)iov.iov_base & 1);
     }
     return iova;
 }
@@ -246,7 +246,7 @@ static double measure_loop(const struct scene *scene)
 
     do {
         for (unsigned i = 0; i < ROUND; i++)
-            at = scene->next[at / STRIDE];
+            at = scene->next[at / STRIDE] * STRIDE;
         iova = at;
         rounds++;
         end = now();

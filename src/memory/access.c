@@ -4,30 +4,30 @@
 #include <errno.h>
 
 /* The common part of translate and pin, compiled into both. */
-static inline int locate(const struct ob_memory *memory, uint64_t iova, uint64_t len, int prot, struct iovec *iov,
-                         uint32_t *slots, int max)
+__attribute__((always_inline)) static inline int locate(const struct ob_memory *memory, uint64_t iova, uint64_t len,
+                                                        int prot, struct iovec *iov, uint32_t *slots, int max)
 {
     int n = 0;
 
     if (len && iova + (len - 1) < iova)
         return -EFAULT;
     while (len) {
-        uint64_t start, skip, part;
-        const struct ob_tree_map *map = ob_tree_find(&memory->tree, iova, &start);
+        struct ob_tree_map map;
+        uint64_t skip, part;
 
-        if (!map || iova - start >= map->size)
+        if (!ob_tree_find(&memory->tree, iova, &map) || iova - map.start >= map.size)
             return -EFAULT;
-        if (prot & ~map->prot)
+        if (prot & ~map.prot)
             return -EACCES;
-        if (!map->host)
+        if (!map.host)
             return -EREMOTE;
         if (n >= max)
             return -ENOBUFS;
-        skip = iova - start;
-        part = map->size - skip < len ? map->size - skip : len;
-        iov[n] = (struct iovec){ .iov_base = map->host + skip, .iov_len = part };
+        skip = iova - map.start;
+        part = map.size - skip < len ? map.size - skip : len;
+        iov[n] = (struct iovec){ .iov_base = map.host + skip, .iov_len = part };
         if (slots)
-            slots[n] = map->slot;
+            slots[n] = map.slot;
         n++;
         iova += part;
         len -= part;
@@ -58,20 +58,19 @@ void ob_memory_unpin(struct ob_reader *reader, const uint32_t *pins, int n)
 
 int ob_memory_find(const struct ob_memory *memory, uint64_t iova, uint64_t len, struct ob_memory_piece *piece)
 {
-    const struct ob_tree_map *map;
-    uint64_t start, skip;
+    struct ob_tree_map map;
+    uint64_t skip;
 
     if (!len)
         return -EINVAL;
     if (iova + (len - 1) < iova)
         return -EFAULT;
-    map = ob_tree_find(&memory->tree, iova, &start);
-    if (!map || iova - start >= map->size)
+    if (!ob_tree_find(&memory->tree, iova, &map) || iova - map.start >= map.size)
         return -EFAULT;
-    skip = iova - start;
+    skip = iova - map.start;
     *piece = (struct ob_memory_piece){ .iova = iova,
-                                       .len = map->size - skip < len ? map->size - skip : len,
-                                       .host = map->host ? map->host + skip : NULL,
-                                       .prot = map->prot };
+                                       .len = map.size - skip < len ? map.size - skip : len,
+                                       .host = map.host ? map.host + skip : NULL,
+                                       .prot = map.prot };
     return 0;
 }

@@ -95,8 +95,8 @@ static void give_region(struct ob_memory *memory, struct ob_region *region)
 
 static int check_map(const struct ob_memory *memory, uint64_t iova, uint64_t size, int prot)
 {
-    const struct ob_tree_map *below;
-    uint64_t last = iova + (size - 1), start;
+    struct ob_tree_map below;
+    uint64_t last = iova + (size - 1);
 
     if (!size || iova % OB_MEMORY_PAGE || size % OB_MEMORY_PAGE || last < iova || !prot ||
         (prot & ~(PROT_READ | PROT_WRITE)))
@@ -104,15 +104,14 @@ static int check_map(const struct ob_memory *memory, uint64_t iova, uint64_t siz
     if (ob_memory_poisoned(memory))
         return -EIO;
     /* Of all maps that begin at or below our last byte, the last one is the one that reaches furthest. */
-    below = ob_tree_find(&memory->tree, last, &start);
-    if (below && start + (below->size - 1) >= iova)
+    if (ob_tree_find(&memory->tree, last, &below) && below.start + (below.size - 1) >= iova)
         return -EEXIST;
     return memory->slots < memory->max_maps ? 0 : -ENOSPC;
 }
 
 int ob_memory_map(struct ob_memory *memory, uint64_t iova, uint64_t size, int prot, int fd, uint64_t offset)
 {
-    struct ob_tree_map map = { .size = size, .prot = prot };
+    struct ob_tree_map map = { .start = iova, .size = size, .prot = prot };
     struct ob_extent *extent = NULL;
     struct ob_region *region;
     int err = check_map(memory, iova, size, prot);
@@ -136,7 +135,7 @@ int ob_memory_map(struct ob_memory *memory, uint64_t iova, uint64_t size, int pr
     region->extent = extent;
     region->mapped = true;
     map.slot = (uint32_t)(region - memory->regions);
-    ob_tree_insert(&memory->tree, iova, &map);
+    ob_tree_insert(&memory->tree, &map);
     memory->maps++;
     ob_windows_map(memory, iova, size);
     return 0;
@@ -144,15 +143,13 @@ int ob_memory_map(struct ob_memory *memory, uint64_t iova, uint64_t size, int pr
 
 int ob_memory_unmap(struct ob_memory *memory, uint64_t iova, uint64_t size, struct ob_retired **retired)
 {
-    const struct ob_tree_map *map;
     struct ob_region *region;
-    uint64_t start;
+    struct ob_tree_map map;
     int err;
 
-    map = ob_tree_find(&memory->tree, iova, &start);
-    if (!map || start != iova || map->size != size)
+    if (!ob_tree_find(&memory->tree, iova, &map) || map.start != iova || map.size != size)
         return -ENOENT;
-    region = &memory->regions[map->slot];
+    region = &memory->regions[map.slot];
     err = ob_tree_reserve(&memory->tree);
     if (err)
         return err;

@@ -144,14 +144,20 @@ static struct ob_tree_node *draft_write(struct ob_tree *tree, const struct draft
     return node;
 }
 
-static void insert_at(struct ob_tree *tree, struct ob_tree_node *node, unsigned level, uint64_t start,
-                      const struct ob_tree_map *map, struct ob_tree_node *made[2]);
+static union ob_tree_item packed_item(const struct ob_tree_map *map)
+{
+    return (union ob_tree_item){ .map = { .size_prot = map->size | (unsigned)map->prot,
+                                          .host_slot = (uint64_t)(uintptr_t)map->host << 4 | map->slot } };
+}
+
+static void insert_at(struct ob_tree *tree, struct ob_tree_node *node, unsigned level, const struct ob_tree_map *map,
+                      struct ob_tree_node *made[2]);
 
 /* The draft of the node after the insertion; *at is where the new item is. */
-static void insert_draft(struct ob_tree *tree, struct ob_tree_node *node, unsigned level, uint64_t start,
-                         const struct ob_tree_map *map, struct draft *draft, unsigned *at)
+static void insert_draft(struct ob_tree *tree, struct ob_tree_node *node, unsigned level, const struct ob_tree_map *map,
+                         struct draft *draft, unsigned *at)
 {
-    int i = ob_tree_search(node, start);
+    int i = ob_tree_search(node, map->start);
 
     draft->count = 0;
     draft_add(draft, node);
@@ -160,7 +166,7 @@ static void insert_draft(struct ob_tree *tree, struct ob_tree_node *node, unsign
         struct ob_tree_node *made[2];
         unsigned below = i < 0 ? 0 : (unsigned)i;
 
-        insert_at(tree, node->item[below].child, level - 1, start, map, made);
+        insert_at(tree, node->item[below].child, level - 1, map, made);
         draft_set_child(draft, below, made[0]);
         *at = below;
         if (made[1]) {
@@ -170,27 +176,27 @@ static void insert_draft(struct ob_tree *tree, struct ob_tree_node *node, unsign
             draft_insert(draft, *at, made[1]->key[0], &item);
         }
     } else {
-        union ob_tree_item item = { .map = *map };
+        union ob_tree_item item = packed_item(map);
 
-        draft_insert(draft, *at, start, &item);
+        draft_insert(draft, *at, map->start, &item);
     }
 }
 
 /* Rewrites node with the map in it, as made[0] and, if it had to be split, made[1], else NULL. */
-static void insert_at(struct ob_tree *tree, struct ob_tree_node *node, unsigned level, uint64_t start,
-                      const struct ob_tree_map *map, struct ob_tree_node *made[2])
+static void insert_at(struct ob_tree *tree, struct ob_tree_node *node, unsigned level, const struct ob_tree_map *map,
+                      struct ob_tree_node *made[2])
 {
     struct draft draft;
     unsigned at, cut;
 
-    insert_draft(tree, node, level, start, map, &draft, &at);
+    insert_draft(tree, node, level, map, &draft, &at);
     cut = draft.count <= OB_TREE_FANOUT ? draft.count : at == OB_TREE_FANOUT ? OB_TREE_FANOUT : draft.count / 2;
     made[0] = draft_write(tree, &draft, 0, cut);
     made[1] = cut < draft.count ? draft_write(tree, &draft, cut, draft.count) : NULL;
     make_old(tree, node);
 }
 
-void ob_tree_insert(struct ob_tree *tree, uint64_t start, const struct ob_tree_map *map)
+void ob_tree_insert(struct ob_tree *tree, const struct ob_tree_map *map)
 {
     struct ob_tree_node **first_old = tree->old_end;
     struct ob_tree_node *root = root_node(tree), *made[2];
@@ -199,13 +205,13 @@ void ob_tree_insert(struct ob_tree *tree, uint64_t start, const struct ob_tree_m
 
     draft.count = 0;
     if (!root) {
-        union ob_tree_item item = { .map = *map };
+        union ob_tree_item item = packed_item(map);
 
-        draft_insert(&draft, 0, start, &item);
+        draft_insert(&draft, 0, map->start, &item);
         publish(tree, draft_write(tree, &draft, 0, 1), 0, first_old);
         return;
     }
-    insert_at(tree, root, level, start, map, made);
+    insert_at(tree, root, level, map, made);
     if (made[1]) {
         draft.count = 2;
         draft_set_child(&draft, 0, made[0]);
