@@ -3,7 +3,9 @@
  * The durable part lives in memory of the caller: plain atomics, one copy, shared by all threads and found again by the
  * next process after a crash. The rest is of this process. interrupts.c has the theory.
  *
- * Threads: ob_irqs_level and ob_irqs_pulse from any thread; everything else from the control thread. */
+ * Threads: ob_irqs_level and ob_irqs_pulse from any thread; everything else from the control thread. What the control
+ * thread masks or takes away has no effect on a thread that is in the middle of one of these two: its interrupt may
+ * still be signalled, until that thread passes a quiescent point. */
 #ifndef OB_PCI_INTERRUPTS_H
 #define OB_PCI_INTERRUPTS_H
 
@@ -60,14 +62,14 @@ int ob_irqs_info(const struct ob_irqs *irqs, struct vfio_irq_info *info);
  * `nfds` is `count`, or 0 to take away the eventfds; those that are kept are set to -1 in `fds`, the caller closes the
  * others. Descriptors that were replaced are retired (ob_irqs_take_retired). Nothing is changed on an error:
  * -EINVAL for indexes, ranges, flags and numbers of descriptors; -EBADF for a descriptor that is no eventfd;
- * -ENOMEM. */
+ * -errno where there is no /proc/self/fd to tell; -ENOMEM. */
 int ob_irqs_set(struct ob_irqs *irqs, uint32_t index, uint32_t start, uint32_t count, uint32_t flags,
                 const uint8_t *bools, int *fds, unsigned nfds);
 
-/* Hands over the descriptors that are no longer used, but that a thread in ob_irqs_level or ob_irqs_pulse may still be
- * writing to: the caller closes them after all such threads have passed a quiescent point, and frees the array.
- * Returns their number; 0 with *fds NULL if there are none. */
-unsigned ob_irqs_take_retired(struct ob_irqs *irqs, int **fds);
+/* Hands over up to `max` descriptors that are no longer used, but that a thread in ob_irqs_level or ob_irqs_pulse may
+ * still be writing to: the caller closes them after all such threads have passed a quiescent point. Returns their
+ * number; 0 when there are no more. */
+unsigned ob_irqs_take_retired(struct ob_irqs *irqs, int *fds, unsigned max);
 
 /* Eventfds that the client writes to: to mask INTx, or to unmask it (under KVM). */
 enum ob_irq_poll { OB_IRQ_POLL_MASK, OB_IRQ_POLL_UNMASK, OB_IRQ_POLLS };
