@@ -88,7 +88,10 @@ void ob_irqs_free(struct ob_irqs *irqs)
 {
     if (!irqs)
         return;
-    ob_irqs_disconnect(irqs);
+    for (unsigned i = 0; i < irqs->n_slots; i++)
+        ob_irqs_retire(irqs, atomic_load(&irqs->slots[i]));
+    for (unsigned i = 0; i < OB_IRQ_POLLS; i++)
+        ob_irqs_retire(irqs, irqs->poll_fds[i]);
     for (unsigned i = 0; i < irqs->n_retired; i++)
         close(irqs->retired[i]);
     free(irqs->retired);

@@ -26,7 +26,8 @@ size_t ob_irqs_state_size(const struct ob_pci_layout *layout);
  * Fails with -ENOMEM, or -EINVAL if `state` is not aligned. */
 int ob_irqs_new(const struct ob_pci_layout *layout, void *state, struct ob_irqs **irqs);
 
-/* Closes every descriptor it has, retired ones too; no other thread may be using it. */
+/* Closes every descriptor it has, retired ones too; no other thread may be using it. The durable part stays as it is:
+ * this is no ob_irqs_disconnect. */
 void ob_irqs_free(struct ob_irqs *irqs);
 
 /* A reset of the device: levels, pending bits and the MSI-X table. What belongs to the client stays: its eventfds and
