@@ -16,7 +16,7 @@
  * INTx is signalled once and is then masked until the client unmasks it. Going from unmasked to masked is one
  * compare-and-exchange, whose winner writes the eventfd. The state in between, OB_INTX_FIRING, is for those who find it
  * after a crash: the eventfd may not have been written, so it counts as unmasked and a line that is still high signals
- * again. The changes are counted, so that the winner does not take a mask of somebody else's for its own.
+ * again. What the client masks and unmasks is counted, so that the winner does not undo an unmask that came meanwhile.
  *
  * An eventfd in use is replaced by one exchange; a thread that has just read the old one may still write it. It is
  * retired, not closed: otherwise the number could by then be a file of ours.
@@ -189,13 +189,14 @@ static void intx_fire(struct ob_irqs *irqs)
     do {
         if ((old & OB_INTX_STATE) != OB_INTX_UNMASKED)
             return;
-        firing = old + OB_INTX_CHANGE + (OB_INTX_FIRING - OB_INTX_UNMASKED);
+        firing = old + (OB_INTX_FIRING - OB_INTX_UNMASKED);
     } while (!atomic_compare_exchange_weak(at, &old, firing));
     ob_irqs_signal(slot);
     atomic_compare_exchange_strong(at, &firing, firing + (OB_INTX_MASKED - OB_INTX_FIRING));
 }
 
-void ob_irqs_intx(struct ob_irqs *irqs)
+/* The same, if the line is high. */
+static void intx_evaluate(struct ob_irqs *irqs)
 {
     if (atomic_load(&irqs->gate) & OB_GATE_INTX && line_high(irqs))
         intx_fire(irqs);
@@ -210,7 +211,7 @@ void ob_irqs_intx_mask(struct ob_irqs *irqs, bool masked)
         at, &old, (old & ~(uint64_t)OB_INTX_STATE) + OB_INTX_CHANGE + (masked ? OB_INTX_MASKED : OB_INTX_UNMASKED)))
         ;
     if (!masked)
-        ob_irqs_intx(irqs);
+        intx_evaluate(irqs);
 }
 
 /* A vector's word with a message due. */
@@ -259,7 +260,7 @@ void ob_irqs_reevaluate(struct ob_irqs *irqs)
 {
     for (unsigned i = 0; i < irqs->vectors; i++)
         ob_irqs_deliver(irqs, i);
-    ob_irqs_intx(irqs);
+    intx_evaluate(irqs);
 }
 
 void ob_irqs_config(struct ob_irqs *irqs, const uint8_t *config)

@@ -14,7 +14,7 @@ struct ob_irq_vector {
 
 /* Durable. */
 struct ob_irq_state {
-    _Alignas(64) _Atomic uint64_t intx; /* enum ob_intx, and above it a count of its changes */
+    _Alignas(64) _Atomic uint64_t intx; /* enum ob_intx, and above it a count */
     _Atomic uint32_t table_written;     /* somebody has written a vector control word since the reset */
     struct ob_irq_vector vectors[];
 };
@@ -30,7 +30,7 @@ enum ob_intx {
     OB_INTX_FIRING, /* masked, the eventfd is being written */
     OB_INTX_MASKED,
     OB_INTX_STATE = 3, /* the bits of these */
-    OB_INTX_CHANGE = 4 /* one change */
+    OB_INTX_CHANGE = 4 /* one mask or unmask by the client */
 };
 
 /* Of struct ob_irqs.gate: what configuration space allows. */
@@ -61,8 +61,6 @@ struct ob_irqs {
 
 /* Sends what is pending of a vector, if that is possible. */
 void ob_irqs_deliver(struct ob_irqs *irqs, unsigned vector);
-/* Signals INTx, if the line is high and that is possible. */
-void ob_irqs_intx(struct ob_irqs *irqs);
 /* Sets the client's mask of INTx. */
 void ob_irqs_intx_mask(struct ob_irqs *irqs, bool masked);
 /* Writes the eventfd of a slot's value. */
