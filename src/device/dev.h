@@ -141,14 +141,14 @@ struct ob_dev {
 
     struct ob_session session;
     struct ob_listener listener;
-    bool listening, only_one;
+    bool opened, listening, only_one;
     enum ob_phase phase;
     int failure; /* the device cannot go on */
     unsigned idle_polls, polls;
     bool resuming; /* a predecessor's client is expected */
 
     struct ob_memory *memory;
-    uint32_t *map_entry; /* by memory slot: which entry of the vault's map table */
+    uint32_t *map_entry; /* by memory slot: which entry of the vault's map table, plus one; 0: none */
     uint32_t *free_entries, n_free_entries;
     struct ob_retired *retired; /* of the unmap that is waited for */
     struct ob_irqs *irqs;
@@ -176,7 +176,7 @@ struct ob_dev {
 };
 
 /* shape.c */
-int ob_shape_check(struct ob_dev *dev);
+int ob_shape_check(struct ob_dev *dev, size_t *ram); /* *ram: bytes of BAR memory that no client maps */
 uint64_t ob_shape_hash(const struct ob_dev *dev);
 void ob_shape_free(struct ob_dev *dev);
 

@@ -54,14 +54,15 @@ static void note_map(struct ob_dev *dev, uint32_t slot, const struct map_entry *
 {
     uint32_t e = dev->free_entries[--dev->n_free_entries];
 
-    dev->map_entry[slot] = e;
+    dev->map_entry[slot] = e + 1;
     entries(dev)[e] = *map;
 }
 
 static void note_unmap(struct ob_dev *dev, uint32_t slot, uint64_t to)
 {
-    uint32_t e = dev->map_entry[slot];
+    uint32_t e = dev->map_entry[slot] - 1;
 
+    dev->map_entry[slot] = 0;
     entries(dev)[e].to = to;
     /* Free as soon as the commit is through, which is before anybody can ask for another entry. */
     dev->free_entries[dev->n_free_entries++] = e;
@@ -75,14 +76,16 @@ static int restore_map(struct ob_dev *dev, uint32_t e)
 
     if (map->key && fd < 0)
         return -ENOENT;
-    int slot = ob_memory_map(dev->memory, map->iova, map->size, (int)map->prot, fd, map->offset);
-    if (slot < 0) {
+    /* The number is free again once the file is mapped, the key goes on. */
+    if (fd >= 0)
+        ob_holder_detach(&dev->session.holder, fd);
+    int err = ob_memory_map(dev->memory, map->iova, map->size, (int)map->prot, fd, map->offset);
+    if (err) {
         if (fd >= 0)
             close(fd);
-        return slot;
+        return err;
     }
-    ob_holder_detach(&dev->session.holder, fd);
-    dev->map_entry[slot] = e;
+    dev->map_entry[ob_memory_slot(dev->memory, map->iova)] = e + 1;
     return 0;
 }
 
@@ -117,16 +120,16 @@ int ob_maps_map(struct ob_dev *dev, const struct ob_message *m, int *fds, unsign
     const struct ob_wire_dma_map *map = &m->u.dma_map;
     int fd = nfds > 0 ? fds[0] : -1;
     uint64_t key = ob_holder_key(&dev->session.holder, fd);
-    int slot = ob_memory_map(dev->memory, map->address, map->size, protection(map->flags), fd, map->offset);
+    int err = ob_memory_map(dev->memory, map->address, map->size, protection(map->flags), fd, map->offset);
 
-    if (slot < 0)
-        return slot;
+    if (err)
+        return err;
     if (fd >= 0) {
         fds[0] = -1;
         ob_holder_detach(&dev->session.holder, fd);
     }
     if (held(dev))
-        note_map(dev, (uint32_t)slot,
+        note_map(dev, (uint32_t)ob_memory_slot(dev->memory, map->address),
                  &(struct map_entry){ .from = request_end(dev), .to = UINT64_MAX, .iova = map->address,
                                       .size = map->size, .offset = map->offset, .key = key,
                                       .prot = (uint64_t)protection(map->flags) });
@@ -143,15 +146,16 @@ static int take_away(struct ob_dev *dev, const struct ob_wire_dma_unmap *u, uint
         if (u->address != 0 || u->size != 0)
             return -EINVAL; /* as <linux/vfio.h> has it */
         for (uint32_t slot = 0; held(dev) && slot < OB_SESSION_MAX_DMA_MAPS; slot++)
-            if (ob_memory_slot_used(dev->memory, slot))
+            if (dev->map_entry[slot])
                 note_unmap(dev, slot, to);
         (void)ob_memory_unmap_all(dev->memory, retired);
         return 0;
     }
-    int slot = ob_memory_unmap(dev->memory, u->address, u->size, retired);
-    if (slot >= 0 && held(dev))
+    int slot = held(dev) ? ob_memory_slot(dev->memory, u->address) : -1;
+    int err = ob_memory_unmap(dev->memory, u->address, u->size, retired);
+    if (!err && slot >= 0)
         note_unmap(dev, (uint32_t)slot, to);
-    return slot < 0 ? slot : 0;
+    return err;
 }
 
 /* Lets go of what no worker uses any more. True when nothing is left. */

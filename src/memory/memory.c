@@ -63,6 +63,13 @@ unsigned ob_memory_maps(const struct ob_memory *memory)
     return memory->maps;
 }
 
+int ob_memory_slot(const struct ob_memory *memory, uint64_t iova)
+{
+    struct ob_tree_map map;
+
+    return ob_tree_find(&memory->tree, iova, &map) && map.start == iova ? (int)map.slot : -ENOENT;
+}
+
 bool ob_memory_poisoned(const struct ob_memory *memory)
 {
     return atomic_load_explicit(&memory->poisoned, memory_order_acquire);

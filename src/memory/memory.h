@@ -75,6 +75,10 @@ void ob_memory_trim(struct ob_memory *memory);
  * The epoch's wake descriptor becomes readable when it happens. It is over when all is unmapped and retired. */
 bool ob_memory_poisoned(const struct ob_memory *memory);
 
+/* [control] A small number (below max_maps) that the map which begins at iova has while it is mapped, for tables of the
+ * caller's; -ENOENT. */
+int ob_memory_slot(const struct ob_memory *memory, uint64_t iova);
+
 /* [control] How many maps there are. */
 unsigned ob_memory_maps(const struct ob_memory *memory);
 

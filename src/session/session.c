@@ -54,33 +54,45 @@ void ob_session_connect(struct ob_session *s, int fd)
     commit(s);
 }
 
-/* Descriptors of messages that are not executed come back from the holder as the batches in which they arrived. */
+/* Gives the receiver the descriptors of one batch back, if they are still the holder's: those that were claimed went
+ * to the maps and interrupts they became. */
+static int restore_batch(struct ob_session *s, const struct ob_journal_batch *b)
+{
+    struct ob_journal_header *h = s->journal.header;
+    int fds[OB_RECEIVER_MAX_FDS];
+    unsigned n = 0;
+
+    while (n < b->count && n < OB_RECEIVER_MAX_FDS && (fds[n] = ob_holder_take(&s->holder, b->first_key + n)) >= 0)
+        n++;
+    if (n == 0)
+        return 0;
+    int err = ob_receiver_restore(&s->receiver, b->start - h->connection, b->end - h->connection, fds, n);
+    while (err && n > 0)
+        close(fds[--n]);
+    return err;
+}
+
+/* Descriptors of messages that are not executed come back from the holder as the batches in which they arrived, in the
+ * order of the stream. */
 static int restore_batches(struct ob_session *s)
 {
     struct ob_journal_header *h = s->journal.header;
+    uint64_t from = 0;
 
-    for (unsigned i = 0; i < OB_JOURNAL_BATCHES; i++) {
-        struct ob_journal_batch *b = &h->batches[i];
-        int fds[OB_RECEIVER_MAX_FDS];
-        if (!b->valid || b->end <= s->position.executed || b->count > OB_RECEIVER_MAX_FDS) {
-            b->valid = false;
-            continue;
+    for (;;) {
+        struct ob_journal_batch *next = NULL;
+        for (unsigned i = 0; i < OB_JOURNAL_BATCHES; i++) {
+            struct ob_journal_batch *b = &h->batches[i];
+            if (b->valid && b->end > s->position.executed && b->end > from && (!next || b->end < next->end))
+                next = b;
         }
-        unsigned n = 0;
-        for (; n < b->count; n++) {
-            fds[n] = ob_holder_take(&s->holder, b->first_key + n);
-            if (fds[n] < 0)
-                break;
-        }
-        /* A batch that was claimed already has left the holder's list to the maps and interrupts it became. */
-        if (n == b->count)
-            ob_receiver_restore(&s->receiver, b->start - h->connection, b->end - h->connection, fds, n);
-        else
-            while (n > 0)
-                close(fds[--n]);
-        b->valid = false;
+        if (!next)
+            return 0;
+        int err = restore_batch(s, next);
+        if (err)
+            return err;
+        from = next->end;
     }
-    return 0;
 }
 
 int ob_session_resume(struct ob_session *s, int fd)
@@ -392,8 +404,10 @@ int ob_session_read(struct ob_session *s)
 {
     ssize_t n = receive(s);
 
-    if (n == 0)
-        return -EPIPE;
+    if (n == 0) {
+        int err = ob_session_advance(s); /* the end may have settled whose the last descriptors are */
+        return err < 0 ? err : -EPIPE;
+    }
     if (n == -EAGAIN || n == -EINTR)
         return 0;
     if (n < 0)

@@ -130,6 +130,21 @@ ssize_t ob_receive(struct ob_receiver *receiver, int fd, void *room, size_t len)
     return got;
 }
 
+const struct ob_fd_batch *ob_receiver_newest(const struct ob_receiver *receiver)
+{
+    return &receiver->batches[(receiver->first + receiver->queued - 1) % OB_RECEIVER_MAX_BATCHES];
+}
+
+int ob_receiver_restore(struct ob_receiver *receiver, uint64_t start, uint64_t end, const int *fds, unsigned count)
+{
+    if (receiver->queued == OB_RECEIVER_MAX_BATCHES)
+        return -ENOBUFS;
+    struct ob_fd_batch *batch = batch_at(receiver, receiver->queued++);
+    *batch = (struct ob_fd_batch){ .start = start, .end = end, .owner = OB_RECEIVER_NO_OWNER, .count = count };
+    memcpy(batch->fds, fds, count * sizeof(int));
+    return 0;
+}
+
 void ob_receiver_assign(struct ob_receiver *receiver)
 {
     unsigned kept = 0;

@@ -83,6 +83,14 @@ ssize_t ob_receive(struct ob_receiver *receiver, int fd, void *room, size_t len)
 /* The part of ob_receiver_note() for when descriptors wait; not for callers. */
 void ob_receiver_assign(struct ob_receiver *receiver);
 
+/* The batch that the last ob_receive() queued; only if it did (`queued` grew). */
+const struct ob_fd_batch *ob_receiver_newest(const struct ob_receiver *receiver);
+
+/* For a receiver that goes on with another's connection: descriptors that came with [start, end) and were not claimed,
+ * in the order of the stream, before anything is noted or received. `count` at most OB_RECEIVER_MAX_FDS; owned by the
+ * receiver. -ENOBUFS when too many batches wait. */
+int ob_receiver_restore(struct ob_receiver *receiver, uint64_t start, uint64_t end, const int *fds, unsigned count);
+
 /* Tells that the header of the next message is complete. The message begins where the one noted before it ends (the
  * first at 0) and is `size` (not 0) bytes long, header and payload, whether these have arrived or not. `may_carry` says
  * whether its command may carry descriptors: the protocol's table knows; false for a command that is not known. */
