@@ -141,7 +141,7 @@ static int target(struct ob_irqs *irqs, unsigned vector)
     }
     if (!(gate & OB_GATE_MSI))
         return -1;
-    /* A function that is given fewer messages than it asked for shares them (PCI 3.0, 6.8.3.2). */
+    /* A function that is given fewer messages than it asked for shares them (PCI 3.0, 6.8.3.1). */
     message = vector & (gate >> OB_GATE_COUNT_SHIFT & (OB_PCI_MSI_MAX - 1));
     if (gate >> (OB_GATE_MASKS_SHIFT + message) & 1)
         return -1;
@@ -277,7 +277,7 @@ void ob_irqs_config(struct ob_irqs *irqs, const uint8_t *config)
         gate |= OB_GATE_MSIX_MASK;
     if (ob_pci_bus_master(layout, config))
         gate |= OB_GATE_SEND;
-    /* With MSI or MSI-X on, a function must not use its pin (PCI 3.0, 6.8.2). */
+    /* With MSI or MSI-X on, a function must not use its pin (PCI 3.0, 6.8.3.3). */
     if (layout->pin && !(gate & (OB_GATE_MSI | OB_GATE_MSIX)) && !ob_pci_intx_disabled(config) &&
         !ob_pci_in_d3(layout, config))
         gate |= OB_GATE_INTX;
