@@ -102,11 +102,12 @@ struct ob_after {
 };
 
 /* Descriptors that workers may still write to: closed when the epoch has passed. */
+#define OB_GRACE_FDS 32
 struct ob_grace {
     uint64_t token;
-    int *fds;
     unsigned n;
     struct ob_grace *next;
+    int fds[OB_GRACE_FDS];
 };
 
 /* Registers of an area: which one owns a byte. */
@@ -154,7 +155,7 @@ struct ob_dev {
     struct ob_irqs *irqs;
     struct ob_grace *grace;
     bool config_changed;
-    _Atomic bool bus_master; /* as committed: what any thread may go by */
+    _Atomic bool bus_master, messages; /* as committed: what any thread may go by; messages: MSI or MSI-X is enabled */
     unsigned dma_asked; /* copies that handlers asked for by message */
 
     struct ob_req *req; /* executed or kept; spare otherwise */

@@ -228,7 +228,7 @@ void ob_dma_window_close(struct ob_dev *dev, struct ob_window *window)
 {
     if (!window)
         return;
-    ob_window_close(dev->memory, window);
+    ob_window_close(window);
     free(window);
 }
 
@@ -236,5 +236,5 @@ void *ob_dma_window_pointer(struct ob_worker *worker, struct ob_window *window)
 {
     if (!atomic_load_explicit(&worker->dev->bus_master, memory_order_acquire))
         return NULL;
-    return ob_window_pointer(&worker->reader, window);
+    return ob_window_pointer(window);
 }

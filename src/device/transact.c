@@ -50,6 +50,9 @@ void ob_dev_signal(struct ob_dev *dev)
         const uint8_t *config = ob_vault_part(&dev->vault, OB_PART_CONFIG);
         dev->config_changed = false;
         atomic_store_explicit(&dev->bus_master, ob_pci_bus_master(dev->layout, config), memory_order_release);
+        atomic_store_explicit(&dev->messages,
+                              ob_pci_msi_enabled(dev->layout, config) > 0 || ob_pci_msix_enabled(dev->layout, config),
+                              memory_order_release);
         ob_irqs_config(dev->irqs, config);
     }
     if (!due)
