@@ -17,22 +17,29 @@ static const struct ob_field hello_fields[] = {
     OB_FIELD_END,
 };
 
-/* Vector 0 is high while COUNT is at least 100. TICK: any write adds STEP to COUNT; a write to COUNT adds nothing. */
-static int count_changed(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t value, uint64_t mask)
+/* Vector 0 is high while COUNT is at least 100. */
+static int count_write(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t value, uint64_t mask)
 {
     struct ob_dev *dev = ob_req_dev(req);
     struct hello *hello = ob_state(dev);
 
-    if (!reg->stored)
-        hello->count += hello->step;
     ob_irq_level(dev, 0, hello->count >= 100);
     return OB_DONE;
 }
 
+/* TICK: any write adds STEP to COUNT. */
+static int tick_write(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t value, uint64_t mask)
+{
+    struct hello *hello = ob_state(ob_req_dev(req));
+
+    hello->count += hello->step;
+    return count_write(req, reg, index, value, mask);
+}
+
 static const struct ob_reg hello_regs[] = {
-    OB_REG32("COUNT", 0x00, struct hello, count, .rw = UINT32_MAX, .write = count_changed),
+    OB_REG32("COUNT", 0x00, struct hello, count, .rw = UINT32_MAX, .write = count_write),
     OB_REG32("STEP", 0x04, struct hello, step, .rw = 0xff, .reset = 1),
-    { .name = "TICK", .off = 0x08, .width = 4, .write = count_changed },
+    { .name = "TICK", .off = 0x08, .width = 4, .write = tick_write },
     OB_REG_END,
 };
 
