@@ -30,8 +30,10 @@ static void binding_name(const struct ob_dev *dev, unsigned b, uint32_t *index, 
     static const struct {
         uint32_t index, action;
     } fixed[BIND_MSI] = {
-        { VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER }, { VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_MASK },
-        { VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_UNMASK },  { VFIO_PCI_ERR_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER },
+        { VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER },
+        { VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_MASK },
+        { VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_UNMASK },
+        { VFIO_PCI_ERR_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER },
         { VFIO_PCI_REQ_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER },
     };
 
@@ -98,7 +100,8 @@ void ob_signals_poll(struct ob_dev *dev)
     }
 }
 
-/* --- Descriptors that were replaced ------------------------------------------------------------------------------------- */
+/* --- Descriptors that were replaced
+ * ------------------------------------------------------------------------------------- */
 
 static int start_grace(struct ob_dev *dev)
 {
@@ -138,7 +141,8 @@ bool ob_grace_over(struct ob_dev *dev)
     return !dev->grace;
 }
 
-/* --- SET_IRQS -------------------------------------------------------------------------------------------------------------- */
+/* --- SET_IRQS
+ * -------------------------------------------------------------------------------------------------------------- */
 
 int ob_signals_set_go_on(struct ob_dev *dev)
 {
