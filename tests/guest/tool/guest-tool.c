@@ -20,7 +20,8 @@
  * without waiting (0: none came)
  *
  * `guest-tool send|receive TTY BYTES SEED rtscts|none` moves pseudo-random bytes over a serial port in raw mode and
- * prints their CRC-32; `receive` says at which byte the first difference from the sequence is, and fails.
+ * prints their CRC-32. `receive` says "ready" when the port is open, "more" after each 64 KiB, so that a sender can
+ * keep to its pace, and, if what came was not the sequence, at which byte the first difference is.
  *
  * Every wait ends after TIMEOUT_SECONDS with an error. */
 #include <errno.h>
@@ -46,6 +47,7 @@ enum {
     MESSAGE = PAGE - 64, /* where in the page interrupt messages land */
     MESSAGE_DATA = 0x5a00,
     BARS = 6,
+    CHUNK = 64 * 1024, /* `receive` says "more" each time it has got so many bytes */
 };
 
 struct bar {
@@ -601,6 +603,10 @@ static int serial_receive(int fd, uint64_t bytes, uint32_t state)
         for (ssize_t i = 0; i < done; i++)
             if (buffer[i] != next_random(&state) && first_wrong == UINT64_MAX)
                 first_wrong = received + (uint64_t)i;
+        if ((received + (uint64_t)done) / CHUNK != received / CHUNK) {
+            puts("more");
+            fflush(stdout);
+        }
         received += (uint64_t)done;
     }
     printf("%#" PRIx32 "\n", crc);
