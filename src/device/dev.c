@@ -250,11 +250,10 @@ void ob_dev_free(struct ob_dev *dev)
         ob_listener_close(&dev->listener);
     if (dev->session.journal.header)
         ob_session_free(&dev->session);
-    ob_control_close(dev);
-    if (dev->memory) {
+    if (dev->control.reader.epoch)
         (void)ob_grace_over(dev);
-        ob_memory_free(dev->memory);
-    }
+    ob_control_close(dev);
+    ob_memory_free(dev->memory);
     if (dev->irqs)
         ob_irqs_free(dev->irqs);
     ob_vault_close(&dev->vault);
