@@ -1,8 +1,8 @@
 /* Accesses to regions: configuration space, and the areas of BARs.
  *
- * An access may touch several things: registers, memory, holes. It is executed piece by piece, lowest address first, and
- * each piece but the last is a commit of its own, so that a piece can keep the request, or fail, without undoing those
- * before it; position.part says how far it has come. Nearly every access has one piece. */
+ * An access may touch several things: registers, memory, holes. It is executed piece by piece, lowest address first,
+ * and each piece but the last is a commit of its own, so that a piece can keep the request, or fail, without undoing
+ * those before it; position.part says how far it has come. Nearly every access has one piece. */
 #include <errno.h>
 #include <string.h>
 
@@ -13,7 +13,8 @@ static uint32_t at_most(uint32_t left, uint64_t distance)
     return distance < left ? (uint32_t)distance : left;
 }
 
-/* --- Configuration space -------------------------------------------------------------------------------------------- */
+/* --- Configuration space --------------------------------------------------------------------------------------------
+ */
 
 static int config_write(struct ob_req *req, uint64_t off, uint32_t len, const uint8_t *data)
 {
@@ -49,7 +50,8 @@ static int config_piece(struct ob_req *req, uint8_t *data)
                               data);
 }
 
-/* --- BARs -------------------------------------------------------------------------------------------------------------- */
+/* --- BARs
+ * -------------------------------------------------------------------------------------------------------------- */
 
 /* The MSI-X structures lie over whatever the BAR has there. 1: done; 0: the piece is not theirs, and *limit is how far
  * it may go. */
@@ -164,7 +166,8 @@ static int bar_piece(struct ob_req *req, uint64_t off, uint32_t left, uint8_t *d
     return OB_DONE;
 }
 
-/* --- The whole access ---------------------------------------------------------------------------------------------------- */
+/* --- The whole access
+ * ---------------------------------------------------------------------------------------------------- */
 
 static int check_bounds(struct ob_dev *dev, uint32_t region, uint64_t offset, uint32_t count)
 {
@@ -197,9 +200,10 @@ static int run_access(struct ob_req *req)
     while (req->access.done < req->access.count) {
         unsigned asked = dev->dma_asked;
         uint8_t *data = req->access.data + req->access.done;
-        int err = req->access.region == VFIO_PCI_CONFIG_REGION_INDEX
-                      ? config_piece(req, data)
-                      : bar_piece(req, req->access.offset + req->access.done, req->access.count - req->access.done, data);
+        int err =
+            req->access.region == VFIO_PCI_CONFIG_REGION_INDEX
+                ? config_piece(req, data)
+                : bar_piece(req, req->access.offset + req->access.done, req->access.count - req->access.done, data);
         if (err == OB_LATER && req->answered) {
             /* Answered before the handler returned: as if it had returned that. */
             req->answered = false;
@@ -279,8 +283,7 @@ static int run_multi(struct ob_dev *dev)
         req->access.offset = w.offset;
         req->access.count = w.count;
         req->access.write = true;
-        req->access.data =
-            (uint8_t *)m->tail + req->multi_next * sizeof(w) + offsetof(struct ob_wire_write, data);
+        req->access.data = (uint8_t *)m->tail + req->multi_next * sizeof(w) + offsetof(struct ob_wire_write, data);
         err = run_access(req);
         if (err)
             break;

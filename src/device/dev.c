@@ -28,7 +28,8 @@ void ob_log(const struct ob_dev *dev, const char *format, ...)
     (void)ignored;
 }
 
-/* --- Memory that outlives the process -------------------------------------------------------------------------------------- */
+/* --- Memory that outlives the process
+ * -------------------------------------------------------------------------------------- */
 
 /* Clients map it, so it cannot be resized under us by anyone. */
 static int make_bars_file(struct ob_dev *dev)
@@ -85,7 +86,8 @@ static int open_vault(struct ob_dev *dev, int fd, size_t ram, struct ob_position
     return ob_vault_open(&dev->vault, fd, &layout, position);
 }
 
-/* --- Making one --------------------------------------------------------------------------------------------------------------- */
+/* --- Making one
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static int take_class(struct ob_dev *dev, const struct ob_device_class *cls)
 {
@@ -216,7 +218,8 @@ int ob_dev_new(const struct ob_device_class *cls, const char *options, const str
     return 0;
 }
 
-/* --- Freeing it ------------------------------------------------------------------------------------------------------------------ */
+/* --- Freeing it
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static void end_session(struct ob_dev *dev)
 {
@@ -247,11 +250,10 @@ void ob_dev_free(struct ob_dev *dev)
         ob_listener_close(&dev->listener);
     if (dev->session.journal.header)
         ob_session_free(&dev->session);
-    ob_control_close(dev);
-    if (dev->memory) {
+    if (dev->control.reader.epoch)
         (void)ob_grace_over(dev);
-        ob_memory_free(dev->memory);
-    }
+    ob_control_close(dev);
+    ob_memory_free(dev->memory);
     if (dev->irqs)
         ob_irqs_free(dev->irqs);
     ob_vault_close(&dev->vault);
@@ -272,7 +274,8 @@ void ob_dev_free(struct ob_dev *dev)
     free(dev);
 }
 
-/* --- What a class sees ----------------------------------------------------------------------------------------------------------- */
+/* --- What a class sees
+ * ----------------------------------------------------------------------------------------------------------- */
 
 struct ob_device_class *ob_shape(struct ob_dev *dev)
 {

@@ -79,7 +79,7 @@ struct ob_req {
     bool expired, answered;
     int err; /* as answered */
     uint64_t val;
-    uint64_t deadline; /* CLOCK_MONOTONIC ns */
+    uint64_t deadline;   /* CLOCK_MONOTONIC ns */
     struct ob_req *next; /* in dev->answers, under dev->lock */
     /* OB_REQ_ACCESS and a write of OB_REQ_MULTI */
     struct {
@@ -102,11 +102,12 @@ struct ob_after {
 };
 
 /* Descriptors that workers may still write to: closed when the epoch has passed. */
+#define OB_GRACE_FDS 32
 struct ob_grace {
     uint64_t token;
-    int *fds;
     unsigned n;
     struct ob_grace *next;
+    int fds[OB_GRACE_FDS];
 };
 
 /* Registers of an area: which one owns a byte. */
@@ -118,10 +119,10 @@ struct ob_area_index {
 struct ob_bar_state {
     unsigned n_areas;
     struct ob_area_index *index; /* by area */
-    uint64_t *ram_off; /* by area: in the bars file or the vault's RAM */
-    uint64_t file_off; /* of the region in the bars file */
-    unsigned n_maps; /* areas that clients map */
-    bool whole; /* one area that clients map is the whole BAR */
+    uint64_t *ram_off;           /* by area: in the bars file or the vault's RAM */
+    uint64_t file_off;           /* of the region in the bars file */
+    unsigned n_maps;             /* areas that clients map */
+    bool whole;                  /* one area that clients map is the whole BAR */
 };
 
 enum ob_phase { OB_PHASE_IDLE, OB_PHASE_LIVE, OB_PHASE_QUIESCING, OB_PHASE_DRAINING };
@@ -154,8 +155,8 @@ struct ob_dev {
     struct ob_irqs *irqs;
     struct ob_grace *grace;
     bool config_changed;
-    _Atomic bool bus_master; /* as committed: what any thread may go by */
-    unsigned dma_asked; /* copies that handlers asked for by message */
+    _Atomic bool bus_master, messages; /* as committed: what any thread may go by; messages: MSI or MSI-X is enabled */
+    unsigned dma_asked;                /* copies that handlers asked for by message */
 
     struct ob_req *req; /* executed or kept; spare otherwise */
     pthread_t control_thread;
@@ -166,10 +167,10 @@ struct ob_dev {
 
     struct ob_worker control;
     struct ob_worker *workers;
-    pthread_mutex_t lock;       /* answers, DMA queues */
-    struct ob_req *answers;     /* ob_reply() from other threads */
-    struct ob_dma *dma_queue;   /* to be sent as messages */
-    struct ob_dma *dma_sent;    /* [C] waiting for an answer */
+    pthread_mutex_t lock;     /* answers, DMA queues */
+    struct ob_req *answers;   /* ob_reply() from other threads */
+    struct ob_dma *dma_queue; /* to be sent as messages */
+    struct ob_dma *dma_sent;  /* [C] waiting for an answer */
 
     struct ob_source listen_source, client_source, timer_source, wake_source, epoch_source, irq_source[OB_IRQ_POLLS];
     uint64_t timer_armed; /* 0: not */

@@ -95,7 +95,8 @@ void ob_dma_run_completed(struct ob_worker *worker)
     }
 }
 
-/* --- Messages ---------------------------------------------------------------------------------------------------------- */
+/* --- Messages
+ * ---------------------------------------------------------------------------------------------------------- */
 
 /* Sends the next piece of a copy. 0 or -errno; -EAGAIN: not now. */
 static int send_piece(struct ob_dev *dev, struct ob_dma *dma)
@@ -196,9 +197,11 @@ void ob_dma_fail_all(struct ob_dev *dev)
     }
 }
 
-/* --- Pins and windows ----------------------------------------------------------------------------------------------------- */
+/* --- Pins and windows
+ * ----------------------------------------------------------------------------------------------------- */
 
-int ob_dma_pin(struct ob_worker *worker, uint64_t iova, size_t len, int prot, struct iovec *iov, uint32_t *pins, int max)
+int ob_dma_pin(struct ob_worker *worker, uint64_t iova, size_t len, int prot, struct iovec *iov, uint32_t *pins,
+               int max)
 {
     if (!atomic_load_explicit(&worker->dev->bus_master, memory_order_acquire))
         return -EACCES;
@@ -228,7 +231,7 @@ void ob_dma_window_close(struct ob_dev *dev, struct ob_window *window)
 {
     if (!window)
         return;
-    ob_window_close(dev->memory, window);
+    ob_window_close(window);
     free(window);
 }
 
@@ -236,5 +239,5 @@ void *ob_dma_window_pointer(struct ob_worker *worker, struct ob_window *window)
 {
     if (!atomic_load_explicit(&worker->dev->bus_master, memory_order_acquire))
         return NULL;
-    return ob_window_pointer(&worker->reader, window);
+    return ob_window_pointer(window);
 }

@@ -71,7 +71,9 @@ static void back_opened(void *back)
 {
     struct ob_dev *dev = back;
 
+    pthread_mutex_lock(&dev->lock);
     dev->phase = OB_PHASE_LIVE;
+    pthread_mutex_unlock(&dev->lock);
     if (!dev->cls.ops.run)
         return;
     dev->depth++;

@@ -130,15 +130,20 @@ int ob_maps_map(struct ob_dev *dev, const struct ob_message *m, int *fds, unsign
     }
     if (held(dev))
         note_map(dev, (uint32_t)ob_memory_slot(dev->memory, map->address),
-                 &(struct map_entry){ .from = request_end(dev), .to = UINT64_MAX, .iova = map->address,
-                                      .size = map->size, .offset = map->offset, .key = key,
+                 &(struct map_entry){ .from = request_end(dev),
+                                      .to = UINT64_MAX,
+                                      .iova = map->address,
+                                      .size = map->size,
+                                      .offset = map->offset,
+                                      .key = key,
                                       .prot = (uint64_t)protection(map->flags) });
     struct ob_message reply = { 0 };
     ob_session_reply(&dev->session, &reply, -1);
     return OB_DONE;
 }
 
-/* --- Unmap ------------------------------------------------------------------------------------------------------------ */
+/* --- Unmap
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static int take_away(struct ob_dev *dev, const struct ob_wire_dma_unmap *u, uint64_t to, struct ob_retired **retired)
 {

@@ -137,8 +137,8 @@ int ob_registers_access(struct ob_req *req, const struct ob_area *area, const st
         p.stored = (uint8_t *)ob_vault_part(&req->dev->vault, OB_PART_STATE) + reg->state_off + p.index * reg->width;
     *n = p.n;
     /* No guest accesses more than 8 bytes at once: larger ones are a client's, register by register. */
-    if (total <= 8 && (total < (reg->min_access ? reg->min_access : 1) ||
-                       total > (reg->max_access ? reg->max_access : 8))) {
+    if (total <= 8 &&
+        (total < (reg->min_access ? reg->min_access : 1) || total > (reg->max_access ? reg->max_access : 8))) {
         if (!req->access.write)
             memset(data, 0xff, p.n);
         return OB_DONE;

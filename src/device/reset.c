@@ -56,7 +56,8 @@ int ob_reset_finish(struct ob_dev *dev, bool again, enum ob_reset kind)
     return OB_DONE;
 }
 
-/* --- The end of a session --------------------------------------------------------------------------------------------- */
+/* --- The end of a session
+ * --------------------------------------------------------------------------------------------- */
 
 static void rest(struct ob_dev *dev)
 {

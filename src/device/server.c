@@ -8,8 +8,8 @@
 #include "device/dev.h"
 
 #define LOOP_EVENTS 16
-/* A caller that polls (timeout 0) reads the client's socket each time, and looks at everything else this often: after so
- * many polls that found nothing, and after so many that did. */
+/* A caller that polls (timeout 0) reads the client's socket each time, and looks at everything else this often: after
+ * so many polls that found nothing, and after so many that did. */
 #define IDLE_POLLS 8
 #define BUSY_POLLS 64
 
@@ -42,7 +42,8 @@ int ob_server_fd(struct ob_dev *dev)
     return dev->control.epoll;
 }
 
-/* --- Clients ------------------------------------------------------------------------------------------------------------ */
+/* --- Clients
+ * ------------------------------------------------------------------------------------------------------------ */
 
 void ob_client_gone(struct ob_dev *dev)
 {
@@ -196,7 +197,8 @@ int ob_dev_listen(struct ob_dev *dev, const struct ob_listen *listen)
     return dev->failure;
 }
 
-/* --- The loop -------------------------------------------------------------------------------------------------------------- */
+/* --- The loop
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static int handle_events(struct ob_dev *dev, int timeout_ms)
 {

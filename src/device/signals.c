@@ -30,8 +30,10 @@ static void binding_name(const struct ob_dev *dev, unsigned b, uint32_t *index, 
     static const struct {
         uint32_t index, action;
     } fixed[BIND_MSI] = {
-        { VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER }, { VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_MASK },
-        { VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_UNMASK },  { VFIO_PCI_ERR_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER },
+        { VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER },
+        { VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_MASK },
+        { VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_UNMASK },
+        { VFIO_PCI_ERR_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER },
         { VFIO_PCI_REQ_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER },
     };
 
@@ -98,25 +100,24 @@ void ob_signals_poll(struct ob_dev *dev)
     }
 }
 
-/* --- Descriptors that were replaced ------------------------------------------------------------------------------------- */
+/* --- Descriptors that were replaced
+ * ------------------------------------------------------------------------------------- */
 
 static int start_grace(struct ob_dev *dev)
 {
-    int *fds;
-    unsigned n = ob_irqs_take_retired(dev->irqs, &fds);
-
-    if (n == 0)
-        return 0;
-    struct ob_grace *grace = malloc(sizeof(*grace));
-    if (!grace) {
-        /* They stay open: better than to close what a worker writes to. */
-        free(fds);
-        return -ENOMEM;
+    for (;;) {
+        struct ob_grace *grace = malloc(sizeof(*grace));
+        if (!grace)
+            return -ENOMEM; /* they stay retired until the next time */
+        grace->n = ob_irqs_take_retired(dev->irqs, grace->fds, OB_GRACE_FDS);
+        if (grace->n == 0) {
+            free(grace);
+            return 0;
+        }
+        grace->token = ob_epoch_start(ob_memory_epoch(dev->memory));
+        grace->next = dev->grace;
+        dev->grace = grace;
     }
-    *grace = (struct ob_grace){ .token = ob_epoch_start(ob_memory_epoch(dev->memory)), .fds = fds, .n = n,
-                                .next = dev->grace };
-    dev->grace = grace;
-    return 0;
 }
 
 bool ob_grace_over(struct ob_dev *dev)
@@ -135,13 +136,13 @@ bool ob_grace_over(struct ob_dev *dev)
             close(grace->fds[i]);
         }
         *link = grace->next;
-        free(grace->fds);
         free(grace);
     }
     return !dev->grace;
 }
 
-/* --- SET_IRQS -------------------------------------------------------------------------------------------------------------- */
+/* --- SET_IRQS
+ * -------------------------------------------------------------------------------------------------------------- */
 
 int ob_signals_set_go_on(struct ob_dev *dev)
 {
@@ -203,5 +204,5 @@ int ob_signals_restore(struct ob_dev *dev)
 
 bool ob_irq_is_message(struct ob_dev *dev)
 {
-    return ob_irqs_uses_messages(dev->irqs);
+    return atomic_load_explicit(&dev->messages, memory_order_acquire);
 }

@@ -14,7 +14,8 @@
 #include "device/dev.h"
 #include "session/steps.h"
 
-/* --- Commit -------------------------------------------------------------------------------------------------------- */
+/* --- Commit --------------------------------------------------------------------------------------------------------
+ */
 
 static void each_vector(struct ob_dev *dev, const uint64_t *words, void (*fn)(struct ob_irqs *, unsigned))
 {
@@ -50,6 +51,9 @@ void ob_dev_signal(struct ob_dev *dev)
         const uint8_t *config = ob_vault_part(&dev->vault, OB_PART_CONFIG);
         dev->config_changed = false;
         atomic_store_explicit(&dev->bus_master, ob_pci_bus_master(dev->layout, config), memory_order_release);
+        atomic_store_explicit(&dev->messages,
+                              ob_pci_msi_enabled(dev->layout, config) > 0 || ob_pci_msix_enabled(dev->layout, config),
+                              memory_order_release);
         ob_irqs_config(dev->irqs, config);
     }
     if (!due)
@@ -111,8 +115,8 @@ static bool changed(const struct ob_dev *dev)
 {
     const struct ob_vault *v = &dev->vault;
 
-    return v->has_intents || v->reset_irqs || v->dirty[OB_PART_STATE] || v->dirty[OB_PART_CONFIG] || v->dirty[OB_PART_TIMERS] ||
-           v->dirty[OB_PART_BINDINGS] || dev->n_after > dev->next_after;
+    return v->has_intents || v->reset_irqs || v->dirty[OB_PART_STATE] || v->dirty[OB_PART_CONFIG] ||
+           v->dirty[OB_PART_TIMERS] || v->dirty[OB_PART_BINDINGS] || dev->n_after > dev->next_after;
 }
 
 void ob_transaction_begin(struct ob_dev *dev)
@@ -132,7 +136,8 @@ void ob_transaction_end(struct ob_dev *dev)
         ob_dev_commit(dev);
 }
 
-/* --- Kept requests --------------------------------------------------------------------------------------------------- */
+/* --- Kept requests ---------------------------------------------------------------------------------------------------
+ */
 
 struct ob_req *ob_req_new(struct ob_dev *dev)
 {
@@ -210,7 +215,8 @@ void ob_req_expire(struct ob_dev *dev, uint64_t now)
         req->deadline = UINT64_MAX;
         return;
     }
-    ob_log(dev, "a request was kept beyond its deadline and is refused (command %u)", dev->session.request.header.command);
+    ob_log(dev, "a request was kept beyond its deadline and is refused (command %u)",
+           dev->session.request.header.command);
     if (req->wait == OB_WAIT_HANDLER) {
         struct ob_req *next = ob_req_new(dev);
         if (!next) {
@@ -269,7 +275,8 @@ void ob_answers_take(struct ob_dev *dev)
     }
 }
 
-/* --- Interrupts as a device sees them ---------------------------------------------------------------------------------- */
+/* --- Interrupts as a device sees them
+ * ---------------------------------------------------------------------------------- */
 
 /* From a handler an interrupt is a consequence of the state it changed, and becomes true with it. */
 static bool intend(struct ob_dev *dev, uint64_t *on, uint64_t *off, unsigned vector)

@@ -33,7 +33,7 @@ struct ob_vault_layout {
     size_t part[OB_PARTS]; /* bytes */
     unsigned vectors;
     size_t irqs, maps, shared, ram; /* bytes of the raw areas */
-    uint64_t hash; /* of the device's declaration: the same, or the memory is another device's */
+    uint64_t hash;                  /* of the device's declaration: the same, or the memory is another device's */
 };
 
 struct ob_vault_header {
@@ -41,7 +41,7 @@ struct ob_vault_header {
     uint64_t hash;
     uint64_t size;
     uint64_t generation; /* number of commits; the lowest bit is the current slot */
-    uint64_t signalled; /* the generation whose interrupts are out */
+    uint64_t signalled;  /* the generation whose interrupts are out */
 };
 
 /* At the start of a slot; the intents' words and the parts follow. */
@@ -57,9 +57,9 @@ struct ob_vault {
     uint8_t *slot[2];
     uint8_t *live;
     size_t part_off[OB_PARTS], part_size[OB_PARTS];
-    uint8_t stale[OB_PARTS]; /* bit n: slot n lacks the part's present value */
-    bool dirty[OB_PARTS]; /* changed since the last commit */
-    unsigned words; /* 64-bit words of each intent */
+    uint8_t stale[OB_PARTS];   /* bit n: slot n lacks the part's present value */
+    bool dirty[OB_PARTS];      /* changed since the last commit */
+    unsigned words;            /* 64-bit words of each intent */
     struct ob_intents intents; /* of the next commit */
     bool has_intents;
     bool reset_irqs; /* the next commit resets the interrupts, before its intents */

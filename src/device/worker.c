@@ -46,7 +46,8 @@ static void take_wake(struct ob_worker *worker)
     atomic_store(&worker->woken, false);
 }
 
-/* --- Descriptors -------------------------------------------------------------------------------------------------------- */
+/* --- Descriptors
+ * -------------------------------------------------------------------------------------------------------- */
 
 static struct ob_watch *find_watch(struct ob_worker *worker, int fd)
 {
@@ -139,7 +140,8 @@ void ob_watches_free(struct ob_worker *worker)
     }
 }
 
-/* --- The loop of a thread -------------------------------------------------------------------------------------------------- */
+/* --- The loop of a thread
+ * -------------------------------------------------------------------------------------------------- */
 
 static void handle_events(struct ob_worker *worker, int timeout)
 {
@@ -202,7 +204,8 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-/* --- Start and stop ----------------------------------------------------------------------------------------------------------- */
+/* --- Start and stop
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static int init_worker(struct ob_worker *worker, struct ob_dev *dev)
 {

@@ -7,7 +7,8 @@
  *
  * There is one epoch object per device. Its control thread is the only one to start epochs, to ask whether they
  * passed, and to add and remove readers. A reader belongs to one worker thread; the ob_reader_quiescent, _offline,
- * _online functions are called by that thread only.
+ * _online functions are called by that thread only. The control thread can have a reader too, but then it delays itself
+ * like any other until it is at a quiescent point or offline.
  *
  * Each reader also carries counters, one per slot, for uses that outlive a poll (pinned I/O): only the reader's own
  * thread writes them, so no cache line is written by two workers; the control thread adds them up. */
@@ -32,7 +33,8 @@ struct ob_epoch {
     int wake_fd; /* constant; written to by readers */
 };
 
-/* One per worker and device. Zero it, then ob_reader_add. The memory is the caller's, until ob_reader_remove. */
+/* One per worker and device; ob_reader_add fills it. The memory is the caller's, and has to stay until
+ * ob_reader_remove; mind the alignment when allocating (aligned_alloc). */
 struct ob_reader {
     alignas(OB_CACHE_LINE) _Atomic uint64_t seen; /* the epoch of the last quiescent point; 0: offline */
     struct ob_epoch *epoch;

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define CHUNK_SLOTS 256
@@ -130,8 +131,9 @@ static bool replace(uintptr_t at)
         return false;
     prot = PROT_READ | (range.writable ? PROT_WRITE : 0);
     skip = (at - (uintptr_t)range.base) / range.page * range.page;
-    if (mmap((char *)range.base + skip, range.len - skip, prot, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-             -1, 0) == MAP_FAILED)
+    /* The bare system call: mmap itself is not promised to be async-signal-safe, and tools wrap it. */
+    if (syscall(SYS_mmap, (char *)range.base + skip, range.len - skip, prot,
+                MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0L) < 0)
         return false;
     atomic_store_explicit(range.poisoned, true, memory_order_release);
     /* It fails only when the counter is at its limit, and then the descriptor is readable already. */

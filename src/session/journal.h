@@ -53,7 +53,7 @@ struct ob_journal_header {
     uint64_t out_base, out_sent;
     uint64_t next_key;   /* of the next descriptor that arrives */
     uint32_t next_id;    /* of the next message to the client */
-    uint32_t connected; /* there is a client */
+    uint32_t connected;  /* there is a client */
     uint32_t negotiated; /* VERSION is done, and `peer` is what the client offered */
     struct ob_capabilities peer;
     struct ob_journal_batch batches[OB_JOURNAL_BATCHES];

@@ -70,12 +70,15 @@ static void *work(void *arg)
     while (!atomic_load_explicit(&test->stop, memory_order_relaxed)) {
         uint64_t iova = random64(&w->seed) % MAPS * 2 * PAGE;
         unsigned i = (unsigned)(random64(&w->seed) % PINS);
+        bool found = ob_memory_translate(test->memory, iova, PAGE, RW, &iov, 1) == 1;
 
-        if (ob_memory_translate(test->memory, iova, PAGE, RW, &iov, 1) == 1) {
+        ring = ob_window_pointer(&test->window);
+        if (random64(&w->seed) % 4 == 0)
+            sched_yield(); /* give the control thread time to do wrong */
+        if (found) {
             look(w, iov.iov_base);
             w->translated++;
         }
-        ring = ob_window_pointer(&test->window);
         if (ring) {
             look(w, ring);
             w->seen++;

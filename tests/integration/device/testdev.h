@@ -1,0 +1,93 @@
+/* testdev.h: what the two halves of testdev share: testdev.c, the registers, and testdev_ring.c, the worker. */
+#ifndef TESTDEV_H
+#define TESTDEV_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <outboard/device.h>
+
+#define KEPT_MAX   16u
+#define COPY_MAX   65536u
+#define PIECES_MAX 17 /* 64 KiB in pages of 4 KiB, unaligned */
+
+struct testdev {
+    uint32_t scratch, flags, latch, count, levels, error_code, timer_fired, config_last;
+    uint32_t unmaps, sessions, crashes, resets[3];
+    uint32_t ring_size, ring_ctrl;
+    uint64_t wide, ring_addr;
+    uint32_t io32, io_array[4];
+    uint16_t io16;
+    uint8_t io8, echo[256];
+};
+
+/* producer is the doorbell's. An entry is over when `done` has passed it, and its vector was sent when `announced` has:
+ * stored in this order, so that a successor finds at most one entry executed but not counted, or counted but silent. */
+struct ring_shared {
+    _Atomic uint32_t producer, done, announced, vector;
+};
+
+struct entry {
+    uint64_t src, dst;
+    uint32_t len, vector, flags;
+    _Atomic uint32_t status;
+};
+
+struct kept {
+    struct ob_req *reqs[KEPT_MAX];
+    unsigned n;
+};
+
+/* What the worker has in hand. */
+enum ring_phase { RING_IDLE, RING_HOLDING, RING_READING, RING_WRITING };
+
+/* The lock covers all but dev, worker and kept, which are the control thread's. */
+struct scratch {
+    struct ob_dev *dev;
+    struct ob_worker *worker;
+    struct kept kept;
+    pthread_mutex_t lock;
+    struct kept async;
+    struct ob_window *window;
+    struct ob_req *quiescing;
+    uint32_t ring_size;
+    bool running, stale, hold_release, hold_cancel;
+    enum ring_phase phase;
+    struct entry entry;
+    struct iovec src[PIECES_MAX], dst[PIECES_MAX];
+    uint32_t src_pins[PIECES_MAX], dst_pins[PIECES_MAX];
+    int n_src, n_dst;
+    struct ob_dma dma;
+    uint8_t bounce[COPY_MAX];
+};
+
+static inline struct testdev *req_state(struct ob_req *req)
+{
+    return ob_state(ob_req_dev(req));
+}
+
+/* How many vectors the device has. */
+uint32_t testdev_vectors(const struct ob_dev *dev);
+/* Keeps a request: OB_LATER or -EBUSY. Answers all that are kept. */
+int testdev_keep(struct kept *kept, struct ob_req *req);
+void testdev_release(struct kept *kept, int err, uint64_t val);
+
+/* The worker: started by ops.open; its ring follows the registers with each apply. */
+extern const struct ob_worker_ops testdev_worker;
+int testdev_ring_apply(struct ob_dev *dev);
+/* Sends what a process that died may not have sent, and lets the worker go on. */
+void testdev_ring_run(struct ob_dev *dev);
+/* Stops the worker; OB_LATER if it has to let go of memory first, then it answers req. */
+int testdev_ring_quiesce(struct ob_req *req);
+/* After testdev_ring_apply() with the ring disabled: forgets what was in hand. */
+void testdev_ring_reset(struct ob_dev *dev);
+/* Cancels what is held in [iova, iova + len). */
+void testdev_ring_unmap(struct ob_dev *dev, uint64_t iova, uint64_t len);
+
+int testdev_ring_ctrl_write(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t val, uint64_t mask);
+int testdev_doorbell_write(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t val, uint64_t mask);
+int testdev_ring_done_read(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t *val);
+int testdev_ring_release_write(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t val,
+                               uint64_t mask);
+int testdev_async_read(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t *val);
+
+#endif
