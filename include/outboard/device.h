@@ -43,7 +43,7 @@ enum ob_origin { OB_FRESH, OB_CRASHED };
 /* Who asks for a reset: the client (VFIO_USER_DEVICE_RESET), the guest through PCI Express, or by leaving D3hot. */
 enum ob_reset { OB_RESET_DEVICE, OB_RESET_FLR, OB_RESET_D3 };
 
-/* --- State ------------------------------------------------------------------------------------------------------ */
+/* --- State ------------------------------------------------------------------------------------------------------- */
 
 /* A named field of a state struct: `count` elements of `elem` bytes (1, 2, 4, 8, or more for raw bytes) at `off`.
  * `since` is the state version that introduced it. No pointers, no descriptors: they mean nothing to a successor. */
@@ -78,7 +78,7 @@ struct ob_state {
         .size = sizeof(type), .version = (version_), .fields = (fields_) \
     }
 
-/* --- Registers, areas, BARs --------------------------------------------------------------------------------------- */
+/* --- Registers, areas, BARs -------------------------------------------------------------------------------------- */
 
 /* A register, or `count` of them `stride` bytes apart. Little-endian. Bits outside all masks are read-only.
  *
@@ -156,8 +156,7 @@ struct ob_bar {
         }                                                                     \
     }
 
-/* --- Identity and interrupts -----------------------------------------------------------------------------------------
- */
+/* --- Identity and interrupts ------------------------------------------------------------------------------------- */
 
 struct ob_pci_id {
     uint16_t vendor, device, subsystem_vendor, subsystem_device;
@@ -193,8 +192,7 @@ struct ob_cap {
         .bytes = NULL \
     }
 
-/* --- Options
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- Options ----------------------------------------------------------------------------------------------------- */
 
 enum ob_option_type { OB_OPTION_STRING, OB_OPTION_BOOL, OB_OPTION_NUMBER, OB_OPTION_SIZE, OB_OPTION_CHOICE };
 
@@ -217,8 +215,7 @@ OB_PUBLIC const char *ob_option_string(const struct ob_dev *dev, const char *nam
 OB_PUBLIC uint64_t ob_option_number(const struct ob_dev *dev, const char *name);    /* NUMBER and SIZE */
 OB_PUBLIC bool ob_option_bool(const struct ob_dev *dev, const char *name);
 
-/* --- The class
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- The class --------------------------------------------------------------------------------------------------- */
 
 /* All [C]. Those that take a request may return OB_LATER; until it is answered, the client's later requests wait. */
 struct ob_ops {
@@ -281,8 +278,7 @@ struct ob_device_class {
  * --print-capabilities), --option key=value, --help. Returns the exit status. */
 OB_PUBLIC int ob_device_main(const struct ob_device_class *cls, int argc, char **argv);
 
-/* --- A device's memory
- * ---------------------------------------------------------------------------------------------------- */
+/* --- A device's memory ------------------------------------------------------------------------------------------- */
 
 /* [C], in ops.configure only: this device's own copy of its class, to be altered. */
 OB_PUBLIC struct ob_device_class *ob_shape(struct ob_dev *dev);
@@ -294,8 +290,7 @@ OB_PUBLIC void *ob_scratch(struct ob_dev *dev); /* [A] */
  * any time: read each datum once, then check it. */
 OB_PUBLIC volatile void *ob_bar_ram(struct ob_dev *dev, unsigned bar, uint64_t off);
 
-/* --- Requests, effects, time
- * ------------------------------------------------------------------------------------------------ */
+/* --- Requests, effects, time ------------------------------------------------------------------------------------- */
 
 OB_PUBLIC struct ob_dev *ob_req_dev(struct ob_req *req); /* [C] */
 /* [A] Answers a request that a handler kept: err 0 or a negative errno; val: what a read gives. Exactly once for each
@@ -311,11 +306,10 @@ OB_PUBLIC uint64_t ob_now(void); /* [A] CLOCK_MONOTONIC in nanoseconds */
 /* [A] One line on standard error: "outboard: NAME: text". */
 OB_PUBLIC void ob_log(const struct ob_dev *dev, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* --- Workers
- * ------------------------------------------------------------------------------------------------------------------ */
+/* --- Workers ----------------------------------------------------------------------------------------------------- */
 
 /* The loop is the library's: poll; while it finds nothing: arm, poll once more, sleep until a descriptor is ready or
- * ob_worker_wake(). Pointers from ob_window_pointer() are good until poll returns. */
+ * ob_worker_wake(). Pointers from ob_dma_window_pointer() are good until poll returns. */
 struct ob_worker_ops {
     int (*poll)(struct ob_worker *worker); /* [W] >0: did work; 0: idle; -errno: logged, and the worker stops */
     void (*arm)(struct ob_worker *worker); /* [W] ask for wake-ups before a sleep; optional */
@@ -333,9 +327,7 @@ OB_PUBLIC void ob_worker_wake(struct ob_worker *worker);          /* [A] */
 typedef void ob_ready_fn(struct ob_worker *worker, int fd, uint32_t events, void *ctx);
 OB_PUBLIC int ob_worker_fd(struct ob_worker *worker, int fd, uint32_t events, ob_ready_fn *ready, void *ctx);
 
-/* --- DMA
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* --- DMA --------------------------------------------------------------------------------------------------------- */
 /* IOVAs are the guest's bus addresses. All fail with -EACCES while the guest has bus mastering off or the device in D3.
  */
 
@@ -350,6 +342,7 @@ struct ob_dma {
         struct ob_dma *next;
         struct ob_worker *worker;
         size_t copied;
+        int err;
         uint16_t id;
     } lib; /* the library's */
 };
@@ -357,18 +350,20 @@ struct ob_dma {
  * let a request's reply wait for it: -EDEADLK (clients serve memory only while they are not waiting for a reply). */
 OB_PUBLIC int ob_dma_copy(struct ob_worker *worker, struct ob_dma *dma);
 /* [W] Pieces of guest memory that stay mapped until unpinned, on the same worker; prot: PROT_READ (the device reads) |
- * PROT_WRITE. Returns how many, or -EFAULT (not mapped), -EACCES (not permitted), -ENOBUFS (more than max pieces),
- * -EREMOTE (only ob_dma_copy reaches it). */
-OB_PUBLIC int ob_dma_pin(struct ob_worker *worker, uint64_t iova, size_t len, int prot, struct iovec *iov, int max);
-OB_PUBLIC void ob_dma_unpin(struct ob_worker *worker, const struct iovec *iov, int n);
-/* [C] For rings: a range to look at for as long as you like, whether or not it is mapped now. */
-OB_PUBLIC int ob_window_open(struct ob_dev *dev, uint64_t iova, size_t len, int prot, struct ob_window **window);
-OB_PUBLIC void ob_window_close(struct ob_dev *dev, struct ob_window *window);
+ * PROT_WRITE. Fills iov[] and pins[], `max` entries each, and returns how many; or -EFAULT (not mapped), -EACCES (not
+ * permitted), -ENOBUFS (more than max pieces), -EREMOTE (only ob_dma_copy reaches it). */
+OB_PUBLIC int ob_dma_pin(struct ob_worker *worker, uint64_t iova, size_t len, int prot, struct iovec *iov,
+                         uint32_t *pins, int max);
+OB_PUBLIC void ob_dma_unpin(struct ob_worker *worker, const uint32_t *pins, int n);
+/* [C] For rings: a range to look at for as long as you like, whether or not it is mapped now. -EINVAL, -ENOMEM. */
+OB_PUBLIC int ob_dma_window_open(struct ob_dev *dev, uint64_t iova, size_t len, int prot, struct ob_window **window);
+/* [C] Workers must not use it any more: close it from ops.reset or ops.quiesce after they were told, or from ops.close.
+ */
+OB_PUBLIC void ob_dma_window_close(struct ob_dev *dev, struct ob_window *window);
 /* [W] NULL while the range is not mapped in one piece; else good until this worker's poll (or callback) returns. */
-OB_PUBLIC void *ob_window_pointer(struct ob_worker *worker, struct ob_window *window);
+OB_PUBLIC void *ob_dma_window_pointer(struct ob_worker *worker, struct ob_window *window);
 
-/* --- Interrupts
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- Interrupts -------------------------------------------------------------------------------------------------- */
 
 /* [A] A condition: INTx is its level, MSI and MSI-X its rising edge. From a handler: takes effect with the commit. */
 OB_PUBLIC void ob_irq_level(struct ob_dev *dev, unsigned vector, bool on);

@@ -359,7 +359,7 @@ static void testdev_close(struct ob_dev *dev)
     struct scratch *s = ob_scratch(dev);
 
     if (s->window)
-        ob_window_close(dev, s->window);
+        ob_dma_window_close(dev, s->window);
     pthread_mutex_destroy(&s->lock);
 }
 

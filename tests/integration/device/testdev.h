@@ -54,6 +54,7 @@ struct scratch {
     enum ring_phase phase;
     struct entry entry;
     struct iovec src[PIECES_MAX], dst[PIECES_MAX];
+    uint32_t src_pins[PIECES_MAX], dst_pins[PIECES_MAX];
     int n_src, n_dst;
     struct ob_dma dma;
     uint8_t bounce[COPY_MAX];

@@ -16,8 +16,8 @@
 
 static void ring_unpin(struct scratch *s)
 {
-    ob_dma_unpin(s->worker, s->src, s->n_src);
-    ob_dma_unpin(s->worker, s->dst, s->n_dst);
+    ob_dma_unpin(s->worker, s->src_pins, s->n_src);
+    ob_dma_unpin(s->worker, s->dst_pins, s->n_dst);
     s->n_src = s->n_dst = 0;
 }
 
@@ -36,7 +36,7 @@ static void ring_complete(struct scratch *s, int err)
 {
     struct ring_shared *ring = ob_shared(s->dev);
     uint32_t done = atomic_load(&ring->done);
-    struct entry *entries = s->window ? ob_window_pointer(s->worker, s->window) : NULL;
+    struct entry *entries = s->window ? ob_dma_window_pointer(s->worker, s->window) : NULL;
 
     s->phase = RING_IDLE;
     if (entries)
@@ -112,13 +112,14 @@ static void ring_execute(struct scratch *s)
         ring_complete(s, -EINVAL);
         return;
     }
-    s->n_src = ob_dma_pin(s->worker, e->src, e->len, PROT_READ, s->src, PIECES_MAX);
-    s->n_dst = s->n_src < 0 ? s->n_src : ob_dma_pin(s->worker, e->dst, e->len, PROT_WRITE, s->dst, PIECES_MAX);
+    s->n_src = ob_dma_pin(s->worker, e->src, e->len, PROT_READ, s->src, s->src_pins, PIECES_MAX);
+    s->n_dst =
+        s->n_src < 0 ? s->n_src : ob_dma_pin(s->worker, e->dst, e->len, PROT_WRITE, s->dst, s->dst_pins, PIECES_MAX);
     if (s->n_dst < 0) {
         int err = s->n_dst;
 
         if (s->n_src > 0)
-            ob_dma_unpin(s->worker, s->src, s->n_src);
+            ob_dma_unpin(s->worker, s->src_pins, s->n_src);
         s->n_src = s->n_dst = 0;
         if (err == -EREMOTE && !(e->flags & ENTRY_HOLD))
             ring_message(s, RING_READING, e->src, false);
@@ -153,7 +154,7 @@ static int ring_step(struct scratch *s)
     }
     if (s->phase != RING_IDLE || !s->running || !s->window || atomic_load(&ring->producer) == done)
         return 0;
-    const struct entry *entries = ob_window_pointer(s->worker, s->window);
+    const struct entry *entries = ob_dma_window_pointer(s->worker, s->window);
 
     if (!entries)
         return 0; /* looked at again at the next doorbell */
@@ -197,14 +198,15 @@ int testdev_ring_apply(struct ob_dev *dev)
     int err = 0;
 
     if (t->ring_ctrl & 1)
-        err = ob_window_open(dev, t->ring_addr, t->ring_size * sizeof(struct entry), PROT_READ | PROT_WRITE, &window);
+        err =
+            ob_dma_window_open(dev, t->ring_addr, t->ring_size * sizeof(struct entry), PROT_READ | PROT_WRITE, &window);
     pthread_mutex_lock(&s->lock);
     old = s->window;
     s->window = err < 0 ? NULL : window;
     s->ring_size = t->ring_size;
     pthread_mutex_unlock(&s->lock);
     if (old)
-        ob_window_close(dev, old);
+        ob_dma_window_close(dev, old);
     ob_worker_wake(s->worker);
     return err;
 }

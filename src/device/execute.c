@@ -1,0 +1,103 @@
+/* Brings a checked request to whom it concerns: what the session calls. */
+#include <errno.h>
+
+#include "device/dev.h"
+#include "session/steps.h"
+
+static int device_reset(struct ob_dev *dev)
+{
+    dev->req->kind = OB_REQ_RESET;
+    return ob_reset_start(dev, OB_RESET_DEVICE);
+}
+
+static int execute(struct ob_dev *dev, const struct ob_message *m, int *fds, unsigned nfds)
+{
+    switch (m->header.command) {
+    case OB_REGION_READ:
+    case OB_REGION_WRITE:
+        return ob_access_start(dev, m);
+    case OB_REGION_WRITE_MULTI:
+        return ob_access_multi(dev, m);
+    case OB_DMA_MAP:
+        return ob_maps_map(dev, m, fds, nfds);
+    case OB_DMA_UNMAP:
+        return ob_maps_unmap(dev, m);
+    case OB_DEVICE_GET_INFO:
+        return ob_info_device(dev, m);
+    case OB_DEVICE_GET_REGION_INFO:
+        return ob_info_region(dev, m);
+    case OB_DEVICE_GET_REGION_IO_FDS:
+        return ob_info_io_fds(dev, m);
+    case OB_DEVICE_GET_IRQ_INFO:
+        return ob_info_irq(dev, m);
+    case OB_DEVICE_SET_IRQS:
+        return ob_signals_set(dev, m, fds, nfds);
+    case OB_DEVICE_RESET:
+        return device_reset(dev);
+    case OB_DEVICE_FEATURE:
+        return -ENOTTY; /* as <linux/vfio.h> has it for a feature that a device lacks */
+    case OB_MIG_DATA_READ:
+    case OB_MIG_DATA_WRITE:
+        return -EINVAL; /* only in states that a device without migration never enters */
+    default:
+        return -ENOSYS;
+    }
+}
+
+static int back_execute(void *back, const struct ob_message *m, int *fds, unsigned nfds)
+{
+    struct ob_dev *dev = back;
+
+    dev->depth++;
+    int err = execute(dev, m, fds, nfds);
+    dev->depth--;
+    if (err != OB_DONE)
+        ob_vault_rollback(&dev->vault);
+    ob_step(executed);
+    return err;
+}
+
+static void back_commit(void *back)
+{
+    ob_dev_commit(back);
+}
+
+static void back_answered(void *back, uint16_t id, const struct ob_message *reply, int err)
+{
+    ob_dma_answered(back, id, reply, err);
+}
+
+static void back_opened(void *back)
+{
+    struct ob_dev *dev = back;
+
+    pthread_mutex_lock(&dev->lock);
+    dev->phase = OB_PHASE_LIVE;
+    pthread_mutex_unlock(&dev->lock);
+    if (!dev->cls.ops.run)
+        return;
+    dev->depth++;
+    dev->vault.dirty[OB_PART_STATE] = true;
+    int err = dev->cls.ops.run(dev);
+    dev->depth--;
+    if (err < 0) {
+        ob_log(dev, "cannot run: error %d", err);
+        dev->failure = err;
+    }
+}
+
+static int back_region_fd(void *back, int region)
+{
+    struct ob_dev *dev = back;
+
+    (void)region; /* all regions lie in one file, at their offsets */
+    return dev->bars_fd;
+}
+
+const struct ob_session_ops ob_back_ops = {
+    .execute = back_execute,
+    .commit = back_commit,
+    .answered = back_answered,
+    .opened = back_opened,
+    .region_fd = back_region_fd,
+};

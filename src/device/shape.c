@@ -1,0 +1,326 @@
+/* From a class to what a device is made of: checks every declaration, and lays out BARs, interrupts and memory. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "device/dev.h"
+
+#define PAGE          4096u
+#define MAX_TIMERS    64
+#define MAX_REGISTERS (1u << 20) /* bytes of an area that may hold registers */
+
+static int wrong(struct ob_dev *dev, const char *what, const char *name)
+{
+    ob_log(dev, "the class is wrong: %s%s%s", what, name ? ": " : "", name ? name : "");
+    return -EINVAL;
+}
+
+/* --- State
+ * ------------------------------------------------------------------------------------------------------------ */
+
+static int check_state(struct ob_dev *dev, const struct ob_state *state)
+{
+    if (state->size > 0 && !state->fields)
+        return wrong(dev, "state without fields", NULL);
+    for (const struct ob_field *f = state->fields; f && f->name; f++) {
+        uint64_t end = f->off + (uint64_t)f->elem * f->count;
+        if (f->elem == 0 || f->count == 0 || end > state->size)
+            return wrong(dev, "a field is empty or leaves its state", f->name);
+        for (const struct ob_field *g = state->fields; g != f; g++)
+            if (g->off < end && f->off < g->off + (uint64_t)g->elem * g->count)
+                return wrong(dev, "a field overlaps another", f->name);
+    }
+    return 0;
+}
+
+/* --- Areas and registers
+ * ------------------------------------------------------------------------------------------------ */
+
+static int check_register(struct ob_dev *dev, const struct ob_area *area, const struct ob_reg *r)
+{
+    uint32_t count = r->count ? r->count : 1, stride = r->stride ? r->stride : r->width;
+    uint64_t end = r->off + (uint64_t)(count - 1) * stride + r->width;
+
+    if (r->width != 1 && r->width != 2 && r->width != 4 && r->width != 8)
+        return wrong(dev, "a register's width is not 1, 2, 4 or 8", r->name);
+    if (stride < r->width || end > area->size || end > MAX_REGISTERS)
+        return wrong(dev, "a register leaves its area, or the first 1 MiB of it", r->name);
+    if (r->stored && r->state_off + (uint64_t)count * r->width > dev->cls.state.size)
+        return wrong(dev, "a register's value leaves the state", r->name);
+    if (!r->stored && (r->rw | r->w1c | r->rc | r->reset))
+        return wrong(dev, "a register has masks or a reset value and is not stored", r->name);
+    if (r->width < 8 && (r->rw | r->w1c | r->rc | r->reset) >> 8 * r->width)
+        return wrong(dev, "a register's masks or reset value are wider than it", r->name);
+    return 0;
+}
+
+static int check_area(struct ob_dev *dev, unsigned bar, const struct ob_area *a, uint64_t *end)
+{
+    unsigned kinds = !!a->regs + !!a->access + !!(a->flags & OB_AREA_RAM);
+    size_t n = 0;
+
+    if (a->off < *end || a->size > dev->cls.bars[bar].size || a->off > dev->cls.bars[bar].size - a->size)
+        return wrong(dev, "areas of a BAR have to be in order, without overlap, and inside it", NULL);
+    *end = a->off + a->size;
+    if (kinds != 1)
+        return wrong(dev, "an area is one of registers, a callback, or memory", NULL);
+    if (a->flags & OB_AREA_MMAP && (!(a->flags & OB_AREA_RAM) || a->off % PAGE || a->size % PAGE))
+        return wrong(dev, "an area that clients map is memory, in whole pages of 4096 bytes", NULL);
+    for (const struct ob_reg *r = a->regs; r && r->name; r++, n++) {
+        int err = check_register(dev, a, r);
+        if (err)
+            return err;
+    }
+    if (a->regs && (n == 0 || n >= UINT16_MAX))
+        return wrong(dev, "a register table has 1 to 65534 registers", NULL);
+    return 0;
+}
+
+static int shape_bar(struct ob_dev *dev, unsigned bar, uint64_t *ram)
+{
+    struct ob_bar_state *state = &dev->bars[bar];
+    const struct ob_area *areas = dev->cls.bars[bar].areas;
+    uint64_t end = 0;
+
+    while (areas && areas[state->n_areas].size > 0) {
+        int err = check_area(dev, bar, &areas[state->n_areas], &end);
+        if (err) {
+            state->n_areas = 0;
+            return err;
+        }
+        state->n_areas++;
+    }
+    state->index = calloc(state->n_areas + 1, sizeof(*state->index));
+    state->ram_off = calloc(state->n_areas + 1, sizeof(*state->ram_off));
+    if (!state->index || !state->ram_off)
+        return -ENOMEM;
+    state->file_off = dev->bars_size;
+    for (unsigned i = 0; i < state->n_areas; i++) {
+        if (areas[i].regs) {
+            int err = ob_registers_index(&areas[i], &state->index[i]);
+            if (err)
+                return err;
+        } else if (areas[i].flags & OB_AREA_MMAP) {
+            state->ram_off[i] = state->file_off + areas[i].off;
+            state->n_maps++;
+        } else if (areas[i].flags & OB_AREA_RAM) {
+            state->ram_off[i] = *ram;
+            *ram += (areas[i].size + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+        }
+    }
+    state->whole = state->n_maps == 1 && areas[0].size == dev->cls.bars[bar].size;
+    if (state->n_maps > 0)
+        dev->bars_size += dev->cls.bars[bar].size;
+    return 0;
+}
+
+/* --- Interrupts
+ * ----------------------------------------------------------------------------------------------------------- */
+
+/* A BAR of its own for an MSI-X table that the class did not place: the highest slot that is free. */
+static int place_msix(struct ob_dev *dev)
+{
+    struct ob_irq_caps *irqs = &dev->cls.irqs;
+    uint32_t table = irqs->msix * 16u, pba = (irqs->msix + 63) / 64 * 8u;
+    uint64_t size = PAGE;
+
+    if (irqs->place) {
+        dev->msix_place = *irqs->place;
+        return 0;
+    }
+    while (size < table + pba)
+        size *= 2;
+    for (int slot = 5; slot >= 0; slot--) {
+        if (dev->cls.bars[slot].size > 0 ||
+            (slot > 0 && dev->cls.bars[slot - 1].size > 0 && dev->cls.bars[slot - 1].flags & OB_BAR_64))
+            continue;
+        dev->cls.bars[slot] = (struct ob_bar){ .size = size };
+        dev->msix_place = (struct ob_msix_place){ (uint8_t)slot, (uint8_t)slot, 0, table };
+        return 0;
+    }
+    return wrong(dev, "no BAR is free for the MSI-X table: place it with irqs.place", NULL);
+}
+
+static int shape_irqs(struct ob_dev *dev)
+{
+    const struct ob_irq_caps *irqs = &dev->cls.irqs;
+
+    dev->vectors = irqs->intx ? 1 : 0;
+    if (irqs->msi > dev->vectors)
+        dev->vectors = irqs->msi;
+    if (irqs->msix > dev->vectors)
+        dev->vectors = irqs->msix;
+    return irqs->msix > 0 ? place_msix(dev) : 0;
+}
+
+/* --- Configuration space
+ * ---------------------------------------------------------------------------------------------------- */
+
+/* The class gives a capability's body, src/pci wants it with its header. */
+static uint8_t *with_header(const struct ob_cap *cap, const uint8_t *body, bool mask)
+{
+    size_t header = cap->extended ? 4 : 2;
+    uint8_t *bytes = calloc(1, header + cap->size);
+
+    if (!bytes)
+        return NULL;
+    if (!mask) {
+        bytes[0] = (uint8_t)cap->id;
+        if (cap->extended) {
+            bytes[1] = (uint8_t)(cap->id >> 8);
+            bytes[2] = cap->version;
+        }
+    }
+    memcpy(bytes + header, body, cap->size);
+    return bytes;
+}
+
+#define MAX_CAPS 32
+struct caps {
+    struct ob_pci_cap_spec plain[MAX_CAPS], extended[MAX_CAPS];
+    unsigned n_plain, n_extended;
+};
+
+static int collect_caps(struct ob_dev *dev, struct caps *caps)
+{
+    for (const struct ob_cap *c = dev->cls.caps; c && c->bytes; c++) {
+        unsigned *n = c->extended ? &caps->n_extended : &caps->n_plain;
+        if (*n == MAX_CAPS)
+            return wrong(dev, "more than 32 capabilities", NULL);
+        struct ob_pci_cap_spec *spec = &(c->extended ? caps->extended : caps->plain)[*n];
+        spec->size = (uint16_t)(c->size + (c->extended ? 4 : 2));
+        spec->bytes = with_header(c, c->bytes, false);
+        spec->mask = c->write_mask ? with_header(c, c->write_mask, true) : NULL;
+        ++*n;
+        if (!spec->bytes || (c->write_mask && !spec->mask))
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+static void free_caps(struct caps *caps)
+{
+    for (unsigned i = 0; i < MAX_CAPS; i++) {
+        free((void *)caps->plain[i].bytes);
+        free((void *)caps->plain[i].mask);
+        free((void *)caps->extended[i].bytes);
+        free((void *)caps->extended[i].mask);
+    }
+}
+
+static int shape_config(struct ob_dev *dev)
+{
+    const struct ob_device_class *c = &dev->cls;
+    struct caps caps = { 0 };
+    char why[256];
+    struct ob_pci_spec spec = {
+        .vendor = c->pci.vendor,
+        .device = c->pci.device,
+        .subsystem_vendor = c->pci.subsystem_vendor,
+        .subsystem = c->pci.subsystem_device,
+        .revision = c->pci.revision,
+        .class_code = c->pci.class_code,
+        .pin = c->irqs.intx ? 1 : 0,
+        .msi_vectors = c->irqs.msi,
+        .msix_vectors = c->irqs.msix,
+        .msix_table_bar = dev->msix_place.table_bar,
+        .msix_pba_bar = dev->msix_place.pba_bar,
+        .msix_table = dev->msix_place.table_off,
+        .msix_pba = dev->msix_place.pba_off,
+        .pm = c->pci.power_management ? OB_PCI_PM_RESET : OB_PCI_PM_NONE,
+        .express = c->pci.express,
+        .extended = c->pci.express,
+    };
+
+    for (int i = 0; i < 6; i++)
+        spec.bars[i] = (struct ob_pci_bar_spec){ .size = c->bars[i].size,
+                                                 .io = c->bars[i].flags & OB_BAR_IO,
+                                                 .mem64 = c->bars[i].flags & OB_BAR_64,
+                                                 .prefetch = c->bars[i].flags & OB_BAR_PREFETCH };
+    int err = collect_caps(dev, &caps);
+    if (!err) {
+        spec.caps = caps.plain;
+        spec.n_caps = caps.n_plain;
+        spec.ext_caps = caps.extended;
+        spec.n_ext_caps = caps.n_extended;
+        err = ob_pci_layout_new(&spec, &dev->layout, why, sizeof(why));
+        if (err)
+            ob_log(dev, "the class is wrong: %s", why);
+    }
+    free_caps(&caps);
+    return err;
+}
+
+/* --- The whole
+ * -------------------------------------------------------------------------------------------------------------- */
+
+int ob_shape_check(struct ob_dev *dev, size_t *ram)
+{
+    uint64_t private_ram = 0;
+    int err = check_state(dev, &dev->cls.state);
+
+    if (!err)
+        err = check_state(dev, &dev->cls.shared);
+    if (!err && (dev->cls.timers > MAX_TIMERS || (dev->cls.timers > 0 && !dev->cls.ops.timer)))
+        err = wrong(dev, "more than 64 timers, or timers without ops.timer", NULL);
+    if (!err)
+        err = shape_irqs(dev);
+    if (!err)
+        err = shape_config(dev); /* knows what sizes a BAR may have */
+    for (unsigned bar = 0; !err && bar < 6; bar++)
+        err = shape_bar(dev, bar, &private_ram);
+    *ram = private_ram;
+    return err;
+}
+
+void ob_shape_free(struct ob_dev *dev)
+{
+    for (int bar = 0; bar < 6; bar++) {
+        for (unsigned i = 0; i < dev->bars[bar].n_areas; i++)
+            free(dev->bars[bar].index[i].reg);
+        free(dev->bars[bar].index);
+        free(dev->bars[bar].ram_off);
+    }
+    if (dev->layout)
+        ob_pci_layout_free(dev->layout);
+}
+
+/* FNV-1a over what decides where a successor finds things. */
+static uint64_t mix(uint64_t hash, const void *data, size_t len)
+{
+    for (const uint8_t *p = data; len > 0; p++, len--)
+        hash = (hash ^ *p) * 0x100000001b3u;
+    return hash;
+}
+
+static uint64_t mix_number(uint64_t hash, uint64_t n)
+{
+    return mix(hash, &n, sizeof(n));
+}
+
+static uint64_t mix_state(uint64_t hash, const struct ob_state *state)
+{
+    hash = mix_number(mix_number(hash, state->size), state->version);
+    for (const struct ob_field *f = state->fields; f && f->name; f++) {
+        hash = mix(hash, f->name, strlen(f->name) + 1);
+        hash = mix_number(mix_number(mix_number(hash, f->off), f->elem), f->count);
+    }
+    return hash;
+}
+
+uint64_t ob_shape_hash(const struct ob_dev *dev)
+{
+    const struct ob_device_class *c = &dev->cls;
+    uint64_t hash = mix(0xcbf29ce484222325u, c->name, strlen(c->name) + 1);
+
+    hash = mix_state(mix_state(hash, &c->state), &c->shared);
+    hash = mix_number(mix_number(hash, c->timers), dev->vectors);
+    hash = mix(hash, dev->layout->reset, dev->layout->size);
+    hash = mix(hash, dev->layout->write, dev->layout->size);
+    for (int bar = 0; bar < 6; bar++) {
+        hash = mix_number(mix_number(hash, c->bars[bar].size), dev->bars[bar].file_off);
+        for (unsigned i = 0; i < dev->bars[bar].n_areas; i++)
+            hash = mix_number(mix_number(hash, c->bars[bar].areas[i].off), dev->bars[bar].ram_off[i]);
+    }
+    return hash;
+}

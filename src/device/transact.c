@@ -1,0 +1,305 @@
+/* Transactions: commits and the effects that follow them, and requests that are kept.
+ *
+ * Theory of operation. Whatever runs the class's code on the control thread is a transaction: the execution of (a part
+ * of) a request, a timer, a descriptor that became ready. It changes the live state; at its end state, position and
+ * interrupts become current in one commit, and only then do effects go out: interrupts, timers, what ob_after() asked
+ * for, and, when the session flushes, the reply.
+ *
+ * A request that a handler keeps has not happened: what the handler changed is rolled back, so that a successor may
+ * execute it again. It happens when it is answered: the answer ends in the transaction of whoever gave it, on the
+ * control thread, or in one of its own if it came from another thread. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "device/dev.h"
+#include "session/steps.h"
+
+/* --- Commit --------------------------------------------------------------------------------------------------------
+ */
+
+static void each_vector(struct ob_dev *dev, const uint64_t *words, void (*fn)(struct ob_irqs *, unsigned))
+{
+    for (unsigned w = 0; w < dev->vault.words; w++)
+        for (uint64_t bits = words[w]; bits; bits &= bits - 1)
+            fn(dev->irqs, w * 64 + (unsigned)__builtin_ctzll(bits));
+}
+
+static void raise_level(struct ob_irqs *irqs, unsigned vector)
+{
+    (void)ob_irqs_level(irqs, vector, true);
+}
+
+static void lower_level(struct ob_irqs *irqs, unsigned vector)
+{
+    (void)ob_irqs_level(irqs, vector, false);
+}
+
+static void pulse(struct ob_irqs *irqs, unsigned vector)
+{
+    (void)ob_irqs_pulse(irqs, vector);
+}
+
+void ob_dev_signal(struct ob_dev *dev)
+{
+    struct ob_intents intents;
+    bool reset;
+
+    bool due = ob_vault_unsignalled(&dev->vault, &intents, &reset);
+    if (due && reset)
+        ob_irqs_reset(dev->irqs);
+    if (dev->config_changed) {
+        const uint8_t *config = ob_vault_part(&dev->vault, OB_PART_CONFIG);
+        dev->config_changed = false;
+        atomic_store_explicit(&dev->bus_master, ob_pci_bus_master(dev->layout, config), memory_order_release);
+        atomic_store_explicit(&dev->messages,
+                              ob_pci_msi_enabled(dev->layout, config) > 0 || ob_pci_msix_enabled(dev->layout, config),
+                              memory_order_release);
+        ob_irqs_config(dev->irqs, config);
+    }
+    if (!due)
+        return;
+    if (intents.set) {
+        each_vector(dev, intents.clear, lower_level);
+        each_vector(dev, intents.set, raise_level);
+        each_vector(dev, intents.pulse, pulse);
+    }
+    ob_vault_signalled(&dev->vault);
+}
+
+/* Each effect is a transaction, which may ask for more effects: they are appended, not nested. */
+static void run_after(struct ob_dev *dev)
+{
+    if (dev->running_after)
+        return;
+    dev->running_after = true;
+    while (dev->next_after < dev->n_after) {
+        struct ob_after after = dev->after[dev->next_after++];
+        ob_transaction_begin(dev);
+        after.fn(dev, after.arg);
+        ob_transaction_end(dev);
+    }
+    dev->n_after = dev->next_after = 0;
+    dev->running_after = false;
+}
+
+void ob_dev_commit(struct ob_dev *dev)
+{
+    bool timers = dev->vault.dirty[OB_PART_TIMERS];
+
+    ob_vault_commit(&dev->vault, &dev->session.position);
+    ob_holder_flush(&dev->session.holder);
+    ob_dev_signal(dev);
+    ob_step(signalled);
+    if (timers)
+        ob_timers_update(dev);
+    if (dev->n_after > dev->next_after)
+        run_after(dev);
+}
+
+void ob_after(struct ob_dev *dev, void (*fn)(struct ob_dev *, uint64_t), uint64_t arg)
+{
+    if (dev->n_after == dev->max_after) {
+        unsigned max = dev->max_after ? 2 * dev->max_after : 8;
+        struct ob_after *after = realloc(dev->after, max * sizeof(*after));
+        if (!after) {
+            dev->failure = -ENOMEM; /* an effect would be lost: the device ends instead */
+            return;
+        }
+        dev->after = after;
+        dev->max_after = max;
+    }
+    dev->after[dev->n_after++] = (struct ob_after){ fn, arg };
+}
+
+static bool changed(const struct ob_dev *dev)
+{
+    const struct ob_vault *v = &dev->vault;
+
+    return v->has_intents || v->reset_irqs || v->dirty[OB_PART_STATE] || v->dirty[OB_PART_CONFIG] ||
+           v->dirty[OB_PART_TIMERS] || v->dirty[OB_PART_BINDINGS] || dev->n_after > dev->next_after;
+}
+
+void ob_transaction_begin(struct ob_dev *dev)
+{
+    dev->depth++;
+    dev->vault.dirty[OB_PART_STATE] = true; /* the class writes where it likes */
+}
+
+void ob_transaction_end(struct ob_dev *dev)
+{
+    if (--dev->depth > 0)
+        return;
+    struct ob_req *req = dev->req;
+    if (req->wait == OB_WAIT_HANDLER && req->answered)
+        (void)ob_req_finish(dev, 0);
+    if (changed(dev))
+        ob_dev_commit(dev);
+}
+
+/* --- Kept requests ---------------------------------------------------------------------------------------------------
+ */
+
+struct ob_req *ob_req_new(struct ob_dev *dev)
+{
+    struct ob_req *req = calloc(1, sizeof(*req));
+
+    if (req)
+        req->dev = dev;
+    return req;
+}
+
+struct ob_dev *ob_req_dev(struct ob_req *req)
+{
+    return req->dev;
+}
+
+int ob_req_keep(struct ob_req *req, enum ob_wait wait)
+{
+    struct ob_dev *dev = req->dev;
+    uint32_t ms = dev->cls.max_reply_ms ? dev->cls.max_reply_ms : OB_DEFAULT_REPLY_MS;
+
+    if (req->wait == OB_WAIT_NOTHING)
+        req->deadline = ob_now() + ms * UINT64_C(1000000);
+    req->wait = wait;
+    ob_timers_update(dev);
+    return OB_LATER;
+}
+
+/* Goes on with the request that was kept and now is answered, or no longer has to wait. Returns OB_LATER if it is kept
+ * again. */
+int ob_req_finish(struct ob_dev *dev, int err)
+{
+    struct ob_req *req = dev->req;
+
+    if (!err)
+        err = req->answered ? req->err : 0;
+    req->answered = false;
+    req->wait = OB_WAIT_NOTHING;
+    dev->depth++;
+    switch (req->kind) {
+    case OB_REQ_ACCESS:
+    case OB_REQ_MULTI:
+        err = ob_access_resume(dev, err, req->val);
+        break;
+    case OB_REQ_UNMAP:
+        err = err ? err : ob_maps_unmap_go_on(dev);
+        break;
+    case OB_REQ_IRQS:
+        err = err ? err : ob_signals_set_go_on(dev);
+        break;
+    case OB_REQ_RESET:
+        err = err ? err : ob_reset_finish(dev, true, req->reset);
+        break;
+    case OB_REQ_QUIESCE:
+        dev->depth--;
+        ob_end_go_on(dev);
+        return OB_DONE;
+    }
+    dev->depth--;
+    if (err == OB_LATER)
+        return err;
+    if (err < 0)
+        ob_vault_rollback(&dev->vault);
+    ob_session_complete(&dev->session, err);
+    return OB_DONE;
+}
+
+void ob_req_expire(struct ob_dev *dev, uint64_t now)
+{
+    struct ob_req *req = dev->req;
+
+    if (req->wait == OB_WAIT_NOTHING || now < req->deadline)
+        return;
+    if (req->kind == OB_REQ_QUIESCE) {
+        ob_log(dev, "still waiting for the device to become quiet after its client went");
+        req->deadline = UINT64_MAX;
+        return;
+    }
+    ob_log(dev, "a request was kept beyond its deadline and is refused (command %u)",
+           dev->session.request.header.command);
+    if (req->wait == OB_WAIT_HANDLER) {
+        struct ob_req *next = ob_req_new(dev);
+        if (!next) {
+            dev->failure = -ENOMEM;
+            return;
+        }
+        /* The handler still knows this one: it is freed when it is answered. */
+        req->expired = true;
+        dev->req = next;
+    } else {
+        req->wait = OB_WAIT_NOTHING;
+    }
+    ob_session_complete(&dev->session, -ETIMEDOUT);
+}
+
+static void take_answer(struct ob_dev *dev, struct ob_req *req, int err, uint64_t val)
+{
+    if (req->expired) {
+        free(req);
+        return;
+    }
+    req->err = err;
+    req->val = val;
+    req->answered = true;
+}
+
+void ob_reply(struct ob_req *req, int err, uint64_t val)
+{
+    struct ob_dev *dev = req->dev;
+
+    if (ob_on_control(dev) && dev->depth > 0) {
+        take_answer(dev, req, err, val); /* the end of the transaction goes on with it */
+        return;
+    }
+    pthread_mutex_lock(&dev->lock);
+    req->err = err;
+    req->val = val;
+    req->next = dev->answers;
+    dev->answers = req;
+    pthread_mutex_unlock(&dev->lock);
+    ob_worker_wake(&dev->control);
+}
+
+void ob_answers_take(struct ob_dev *dev)
+{
+    pthread_mutex_lock(&dev->lock);
+    struct ob_req *req = dev->answers;
+    dev->answers = NULL;
+    pthread_mutex_unlock(&dev->lock);
+    while (req) {
+        struct ob_req *next = req->next;
+        ob_transaction_begin(dev);
+        take_answer(dev, req, req->err, req->val);
+        ob_transaction_end(dev);
+        req = next;
+    }
+}
+
+/* --- Interrupts as a device sees them
+ * ---------------------------------------------------------------------------------- */
+
+/* From a handler an interrupt is a consequence of the state it changed, and becomes true with it. */
+static bool intend(struct ob_dev *dev, uint64_t *on, uint64_t *off, unsigned vector)
+{
+    if (vector >= dev->vectors || !ob_on_control(dev) || dev->depth == 0)
+        return false;
+    on[vector / 64] |= UINT64_C(1) << (vector % 64);
+    if (off)
+        off[vector / 64] &= ~(UINT64_C(1) << (vector % 64));
+    dev->vault.has_intents = true;
+    return true;
+}
+
+void ob_irq_level(struct ob_dev *dev, unsigned vector, bool on)
+{
+    struct ob_intents *i = &dev->vault.intents;
+
+    if (!intend(dev, on ? i->set : i->clear, on ? i->clear : i->set, vector))
+        (void)ob_irqs_level(dev->irqs, vector, on);
+}
+
+void ob_irq_pulse(struct ob_dev *dev, unsigned vector)
+{
+    if (!intend(dev, dev->vault.intents.pulse, NULL, vector))
+        (void)ob_irqs_pulse(dev->irqs, vector);
+}

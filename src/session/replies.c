@@ -1,0 +1,151 @@
+/* Messages to the client: replies and our own requests, gathered in the journal and sent in order. */
+#include "session/replies.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "session/steps.h"
+#include "transport/sender.h"
+
+/* QEMU reads a header with one call, and a descriptor only with a message of its own: `size` more bytes join what is
+ * unsent, or what is unsent goes first. */
+static void gather(struct ob_session *s, size_t size, bool alone)
+{
+    size_t unsent = s->position.out_tail - s->journal.header->out_sent;
+
+    if (unsent > 0 && (alone || !ob_send_joins(unsent, size))) {
+        s->cut_at = s->position.out_tail;
+        (void)ob_session_flush(s); /* an error comes again with the next flush */
+    }
+}
+
+static uint8_t *out_end(struct ob_session *s)
+{
+    return ob_journal_out(&s->journal, s->position.out_tail);
+}
+
+static size_t out_room(struct ob_session *s)
+{
+    return s->journal.header->out_size - (s->position.out_tail - s->journal.header->out_base);
+}
+
+/* advance() has made sure of room for the largest message, so encoding only fails for a message that is wrong in
+ * itself; the request is then refused instead of answered. */
+static void append(struct ob_session *s, ssize_t size)
+{
+    if (size > 0)
+        s->position.out_tail += size;
+}
+
+void ob_session_reply_error(struct ob_session *s, const struct ob_header *request, int err)
+{
+    gather(s, OB_HEADER_SIZE, false);
+    append(s, ob_encode_error(out_end(s), out_room(s), request, err));
+}
+
+void *ob_session_reply_tail(struct ob_session *s)
+{
+    return out_end(s) + ob_tail_offset(s->request.header.command, true);
+}
+
+void ob_session_reply(struct ob_session *s, struct ob_message *m, int region)
+{
+    const struct ob_header *request = &s->request.header;
+
+    if (request->flags & OB_FLAG_NO_REPLY)
+        return;
+    m->header = *request;
+    ssize_t size = ob_encode_reply(out_end(s), out_room(s), m);
+    if (size < 0) {
+        ob_session_reply_error(s, request, size);
+        return;
+    }
+    if (m->nfds > 0) {
+        s->position.out_region = region;
+        s->position.out_fd_at = s->position.out_tail;
+    }
+    gather(s, size, m->nfds > 0);
+    append(s, size);
+}
+
+const struct ob_message *ob_session_asked(struct ob_session *s, const struct ob_header *reply)
+{
+    for (int i = 0; i < OB_SESSION_MAX_ASKED; i++) {
+        struct ob_asked *asked = &s->asked[i];
+        if (asked->used && asked->request.header.id == reply->id && asked->request.header.command == reply->command) {
+            asked->used = false;
+            return &asked->request;
+        }
+    }
+    return NULL;
+}
+
+static struct ob_asked *free_asked(struct ob_session *s)
+{
+    for (int i = 0; i < OB_SESSION_MAX_ASKED; i++)
+        if (!s->asked[i].used)
+            return &s->asked[i];
+    return NULL;
+}
+
+int ob_session_request(struct ob_session *s, struct ob_message *m)
+{
+    struct ob_asked *asked = free_asked(s);
+
+    if (s->fd < 0)
+        return -ENOTCONN;
+    if (!asked)
+        return -EAGAIN;
+    /* A kept request's data may lie behind out_tail already. */
+    if (s->blocked || s->closing || s->kept ||
+        ob_journal_out_room(&s->journal, s->position.out_tail) < ob_max_message(&s->limits))
+        return -EAGAIN;
+    m->header.id = s->journal.header->next_id++;
+    ssize_t size = ob_encode_request(out_end(s), out_room(s), m);
+    if (size < 0)
+        return size;
+    gather(s, size, false);
+    append(s, size);
+    *asked = (struct ob_asked){ .used = true, .request = *m };
+    s->ops->commit(s->back);
+    int err = ob_session_flush(s);
+    return err ? err : m->header.id;
+}
+
+/* One sendmsg() of [out_sent, end). */
+static ssize_t send_until(struct ob_session *s, uint64_t end)
+{
+    struct ob_journal_header *h = s->journal.header;
+    const uint8_t *bytes = ob_journal_out(&s->journal, h->out_sent);
+    size_t len = end - h->out_sent;
+
+    ob_step(sending);
+    if (s->position.out_region >= 0 && h->out_sent == s->position.out_fd_at)
+        return ob_send_with_fd(s->fd, bytes, len, s->ops->region_fd(s->back, s->position.out_region));
+    return ob_send_bytes(s->fd, bytes, len);
+}
+
+int ob_session_flush(struct ob_session *s)
+{
+    struct ob_journal_header *h = s->journal.header;
+
+    s->blocked = false;
+    while (h->out_sent < s->position.out_tail) {
+        uint64_t end = h->out_sent < s->cut_at ? s->cut_at : s->position.out_tail;
+        ssize_t n = send_until(s, end);
+        if (n == -EINTR)
+            continue;
+        if (n == -EAGAIN) {
+            s->blocked = true;
+            return 0;
+        }
+        if (n < 0) {
+            snprintf(s->why, sizeof(s->why), "sending: %s", strerror(-n));
+            return n;
+        }
+        ob_journal_store(&h->out_sent, h->out_sent + n);
+        ob_step(sent);
+    }
+    return 0;
+}

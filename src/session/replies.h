@@ -1,0 +1,16 @@
+/* What the parts of the session share about messages to the client; private to src/session. */
+#ifndef OB_SESSION_REPLIES_H
+#define OB_SESSION_REPLIES_H
+
+#include "session/session.h"
+
+/* Writes a refusal behind out_tail. */
+void ob_session_reply_error(struct ob_session *s, const struct ob_header *request, int err);
+
+/* Sends what is valid and unsent. 0 (also when the peer does not take all: s->blocked) or -errno. */
+int ob_session_flush(struct ob_session *s);
+
+/* The request of ours that a reply's header answers, or NULL; it is asked no more. */
+const struct ob_message *ob_session_asked(struct ob_session *s, const struct ob_header *reply);
+
+#endif

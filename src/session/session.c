@@ -1,0 +1,442 @@
+/* The front: reads a client's stream into the journal and has its requests executed; see session.h. */
+#include "session/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "session/replies.h"
+#include "session/steps.h"
+
+/* What VERSION itself is checked against, and everything after it: what we announce. */
+static const struct ob_limits server_limits = { OB_SESSION_MAX_DATA, OB_RECEIVER_MAX_FDS };
+
+int ob_session_init(struct ob_session *s, int journal_fd, const struct ob_position *position,
+                    const struct ob_session_ops *ops, void *back)
+{
+    *s = (struct ob_session){ .position = *position, .fd = -1, .limits = server_limits, .ops = ops, .back = back };
+    ob_receiver_init(&s->receiver);
+    return ob_journal_open(&s->journal, journal_fd, ob_max_message(&server_limits));
+}
+
+void ob_session_free(struct ob_session *s)
+{
+    if (s->fd >= 0)
+        ob_session_end(s);
+    ob_journal_close(&s->journal);
+    ob_holder_free(&s->holder);
+}
+
+static void commit(struct ob_session *s)
+{
+    s->ops->commit(s->back);
+}
+
+/* --- Connections -------------------------------------------------------------------------------------------------- */
+
+void ob_session_connect(struct ob_session *s, int fd)
+{
+    struct ob_journal_header *h = s->journal.header;
+
+    s->fd = fd;
+    s->scanned = s->cut_at = h->connection = h->in_tail;
+    s->kept = s->blocked = s->closing = false;
+    memset(s->asked, 0, sizeof(s->asked));
+    s->lost = 0;
+    s->why[0] = 0;
+    h->negotiated = false;
+    h->connected = true;
+    ob_receiver_init(&s->receiver);
+    s->position.executed = h->in_tail;
+    s->position.part = 0;
+    commit(s);
+}
+
+/* Gives the receiver the descriptors of one batch back, if they are still the holder's: those that were claimed went
+ * to the maps and interrupts they became. */
+static int restore_batch(struct ob_session *s, const struct ob_journal_batch *b)
+{
+    struct ob_journal_header *h = s->journal.header;
+    int fds[OB_RECEIVER_MAX_FDS];
+    unsigned n = 0;
+
+    while (n < b->count && n < OB_RECEIVER_MAX_FDS && (fds[n] = ob_holder_take(&s->holder, b->first_key + n)) >= 0)
+        n++;
+    if (n == 0)
+        return 0;
+    int err = ob_receiver_restore(&s->receiver, b->start - h->connection, b->end - h->connection, fds, n);
+    while (err && n > 0)
+        close(fds[--n]);
+    return err;
+}
+
+/* Descriptors of messages that are not executed come back from the holder as the batches in which they arrived, in the
+ * order of the stream. */
+static int restore_batches(struct ob_session *s)
+{
+    struct ob_journal_header *h = s->journal.header;
+    uint64_t from = 0;
+
+    for (;;) {
+        struct ob_journal_batch *next = NULL;
+        for (unsigned i = 0; i < OB_JOURNAL_BATCHES; i++) {
+            struct ob_journal_batch *b = &h->batches[i];
+            if (b->valid && b->end > s->position.executed && b->end > from && (!next || b->end < next->end))
+                next = b;
+        }
+        if (!next)
+            return 0;
+        int err = restore_batch(s, next);
+        if (err)
+            return err;
+        from = next->end;
+    }
+}
+
+int ob_session_resume(struct ob_session *s, int fd)
+{
+    struct ob_journal_header *h = s->journal.header;
+
+    if (!h->connected)
+        return -EINVAL;
+    if (s->position.executed < h->in_base)
+        s->position.executed = h->in_base; /* replies of the client were skipped, which needs no commit */
+    if (s->position.executed > h->in_tail || s->position.out_tail < h->out_sent ||
+        s->position.out_tail - h->out_base > h->out_size)
+        return -EINVAL;
+    s->fd = fd;
+    s->scanned = s->position.executed;
+    s->cut_at = s->position.out_tail;
+    ob_receiver_init(&s->receiver);
+    s->receiver.position = h->in_tail - h->connection;
+    s->receiver.noted = s->position.executed - h->connection;
+    return restore_batches(s);
+}
+
+void ob_session_end(struct ob_session *s)
+{
+    struct ob_journal_header *h = s->journal.header;
+
+    close(s->fd);
+    s->fd = -1;
+    for (unsigned i = 0; i < OB_JOURNAL_BATCHES; i++) {
+        struct ob_journal_batch *b = &h->batches[i];
+        for (unsigned k = 0; b->valid && b->end > s->position.executed && k < b->count; k++)
+            ob_holder_drop_key(&s->holder, b->first_key + k);
+        b->valid = false;
+    }
+    ob_receiver_close(&s->receiver);
+    s->kept = s->blocked = false;
+    s->position.executed = s->scanned = h->in_tail;
+    s->position.part = 0;
+    s->position.out_region = -1;
+    h->connected = false;
+    commit(s);
+    ob_journal_store(&h->out_sent, s->position.out_tail);
+}
+
+/* --- Receiving ------------------------------------------------------------------------------------------------------
+ */
+
+/* Descriptors are with the holder, and known to the journal, before the bytes they came with count as received. */
+static int keep_descriptors(struct ob_session *s)
+{
+    struct ob_journal_header *h = s->journal.header;
+    const struct ob_fd_batch *batch = ob_receiver_newest(&s->receiver);
+    uint64_t key = h->next_key + 1;
+
+    for (unsigned i = 0; i < batch->count; i++) {
+        int err = ob_holder_keep(&s->holder, batch->fds[i], key + i);
+        if (err) {
+            snprintf(s->why, sizeof(s->why), "the holder of descriptors is gone");
+            return err;
+        }
+    }
+    h->next_key += batch->count;
+    for (unsigned i = 0; i < OB_JOURNAL_BATCHES; i++) {
+        struct ob_journal_batch *b = &h->batches[i];
+        if (b->valid && b->end > s->position.executed)
+            continue;
+        *b = (struct ob_journal_batch){ .start = batch->start + h->connection,
+                                        .end = batch->end + h->connection,
+                                        .first_key = key,
+                                        .count = batch->count,
+                                        .valid = true };
+        return 0;
+    }
+    return -ENOBUFS;
+}
+
+/* One recvmsg(). Bytes, 0 at the end of the stream, -EAGAIN or another -errno. */
+static ssize_t receive(struct ob_session *s)
+{
+    struct ob_journal_header *h = s->journal.header;
+    size_t room = ob_journal_in_room(&s->journal, s->position.executed, ob_max_message(&s->limits), !s->kept);
+
+    if (room == 0)
+        return -EAGAIN; /* the kept request has to be answered first */
+    unsigned queued = s->receiver.queued;
+    ssize_t n = ob_receive(&s->receiver, s->fd, ob_journal_in(&s->journal, h->in_tail), room);
+    if (n <= 0) {
+        if (n < 0 && n != -EAGAIN && n != -EINTR)
+            snprintf(s->why, sizeof(s->why), "receiving: %s", strerror(-n));
+        return n;
+    }
+    if (s->holder.socket >= 0 && s->receiver.queued > queued) {
+        int err = keep_descriptors(s);
+        if (err)
+            return err;
+    }
+    ob_journal_store(&h->in_tail, h->in_tail + n);
+    ob_step(received);
+    return n;
+}
+
+static bool is_reply(const struct ob_header *h)
+{
+    return (h->flags & OB_FLAG_TYPE_MASK) == OB_FLAG_REPLY;
+}
+
+/* A request of ours was answered. A reply never asked for, or malformed, is the peer's fault and ends the session only
+ * if it breaks the protocol beyond doubt. */
+static void take_reply(struct ob_session *s, const uint8_t *bytes, size_t size, const struct ob_header *h)
+{
+    struct ob_message reply;
+    const struct ob_message *request = ob_session_asked(s, h);
+
+    if (!request)
+        return; /* late, or for a predecessor */
+    struct ob_message asked = *request;
+    int err = ob_check_reply(&reply, bytes, size, &asked, &s->limits, 0);
+    if (!err)
+        err = ob_reply_error(&reply);
+    s->ops->answered(s->back, h->id, err ? NULL : &reply, err);
+}
+
+/* Looks at what has arrived: notes each header as it becomes complete, takes out replies. */
+static void scan(struct ob_session *s)
+{
+    struct ob_journal_header *h = s->journal.header;
+    size_t max = ob_max_message(&s->limits);
+
+    while (!s->lost && s->scanned < h->in_tail) {
+        const uint8_t *bytes = ob_journal_in(&s->journal, s->scanned);
+        size_t have = h->in_tail - s->scanned;
+        struct ob_header header;
+        int size = ob_frame(bytes, have, max, &header);
+        if (size == 0)
+            return;
+        if (size == -EPROTO) {
+            s->lost = size;
+            return;
+        }
+        uint32_t whole = size == -EMSGSIZE ? header.size : (uint32_t)size;
+        if (s->receiver.noted + h->connection <= s->scanned)
+            ob_receiver_note(&s->receiver, whole,
+                             size > 0 && !is_reply(&header) && header.command < OB_COMMAND_END &&
+                                 ob_commands[header.command].request.max_fds > 0);
+        if (size == -EMSGSIZE) {
+            /* Refused by advance(); its bytes are thrown away as they come. */
+            return;
+        }
+        if (have < (size_t)size)
+            return;
+        if (is_reply(&header))
+            take_reply(s, bytes, size, &header);
+        s->scanned += size;
+    }
+}
+
+/* --- Executing ------------------------------------------------------------------------------------------------------
+ */
+
+static void refuse(struct ob_session *s, const struct ob_header *header, int err)
+{
+    if (!(header->flags & OB_FLAG_NO_REPLY))
+        ob_session_reply_error(s, header, err);
+}
+
+static void finish(struct ob_session *s, size_t size)
+{
+    s->position.executed += size;
+    s->position.part = 0;
+    ob_step(replied);
+    commit(s);
+}
+
+static int dispatch(struct ob_session *s, int *fds, unsigned nfds)
+{
+    if (s->request.header.command == OB_VERSION)
+        return ob_session_negotiate(s);
+    if (!s->journal.header->negotiated)
+        return -EINVAL; /* VERSION has to come first */
+    return s->ops->execute(s->back, &s->request, fds, nfds);
+}
+
+/* Executes the request at the head, `size` bytes. False: it is kept, or its descriptors are not known yet. */
+static bool execute(struct ob_session *s, const uint8_t *bytes, size_t size)
+{
+    int fds[OB_RECEIVER_MAX_FDS];
+    uint64_t start = s->position.executed - s->journal.header->connection;
+    int nfds = 0, err = 0;
+
+    if (s->receiver.queued > 0) {
+        nfds = ob_receiver_claim(&s->receiver, start, fds, OB_RECEIVER_MAX_FDS);
+        if (nfds == -EAGAIN)
+            return false;
+        if (nfds < 0) { /* more than we announced */
+            err = -EINVAL;
+            nfds = 0;
+        }
+    }
+    int wrong = ob_check_request(&s->request, bytes, size, OB_FROM_CLIENT, &s->limits, nfds);
+    err = err ? err : wrong;
+    ob_step(checked);
+    if (!err)
+        err = dispatch(s, fds, nfds);
+    for (int i = 0; i < nfds; i++) {
+        if (fds[i] >= 0) {
+            ob_holder_drop(&s->holder, fds[i]);
+            close(fds[i]);
+        }
+    }
+    if (err == 1) {
+        s->kept = true;
+        return false;
+    }
+    if (err < 0)
+        refuse(s, &s->request.header, err);
+    finish(s, size);
+    return true;
+}
+
+/* A message larger than any we take: refused, and its bytes are thrown away, however they come. */
+static void skip_oversized(struct ob_session *s, const struct ob_header *header)
+{
+    struct ob_journal_header *h = s->journal.header;
+
+    ob_journal_store(&h->skip_until, s->position.executed + header->size);
+    if (!is_reply(header))
+        refuse(s, header, -EMSGSIZE);
+    finish(s, OB_HEADER_SIZE);
+}
+
+static void skip(struct ob_session *s)
+{
+    struct ob_journal_header *h = s->journal.header;
+
+    s->position.executed = h->skip_until < h->in_tail ? h->skip_until : h->in_tail;
+    s->scanned = s->position.executed;
+    scan(s);
+}
+
+/* Whether a reply fits; makes room by sending. */
+static bool out_ready(struct ob_session *s)
+{
+    size_t need = ob_max_message(&s->limits);
+
+    if (s->blocked)
+        return false;
+    if (ob_journal_out_room(&s->journal, s->position.out_tail) >= need)
+        return true;
+    ob_session_flush(s);
+    return ob_journal_out_room(&s->journal, s->position.out_tail) >= need;
+}
+
+/* Executes what is complete, in order. Returns how many messages, or -errno. */
+static int advance(struct ob_session *s)
+{
+    struct ob_journal_header *h = s->journal.header;
+    int done = 0;
+
+    while (!s->kept && !s->closing && s->position.executed < h->in_tail) {
+        if (s->position.executed < h->skip_until) {
+            skip(s);
+            continue;
+        }
+        if (!out_ready(s))
+            break;
+        const uint8_t *bytes = ob_journal_in(&s->journal, s->position.executed);
+        struct ob_header header;
+        int size = ob_frame(bytes, h->in_tail - s->position.executed, ob_max_message(&s->limits), &header);
+        if (size == -EMSGSIZE) {
+            skip_oversized(s, &header);
+        } else if (size > 0 && s->position.executed + size <= s->scanned) {
+            if (is_reply(&header))
+                s->position.executed += size; /* taken by scan() */
+            else if (!execute(s, bytes, size))
+                break;
+        } else {
+            break;
+        }
+        done++;
+    }
+    return done;
+}
+
+int ob_session_advance(struct ob_session *s)
+{
+    int done = 0;
+
+    scan(s);
+    for (;;) {
+        int n = advance(s);
+        int err = ob_session_flush(s);
+        if (err)
+            return err;
+        done += n;
+        /* A flush that made room lets more be executed; nothing new arrives meanwhile, so this ends. */
+        if (n == 0 || s->blocked || s->kept || s->closing)
+            break;
+    }
+    if (s->closing && !s->blocked)
+        return s->why[0] ? -EPROTO : -EPIPE;
+    if (s->lost && s->position.executed == s->scanned) {
+        snprintf(s->why, sizeof(s->why), "a message header with a size below 16 bytes");
+        return s->lost;
+    }
+    return done;
+}
+
+int ob_session_read(struct ob_session *s)
+{
+    ssize_t n = receive(s);
+
+    if (n == 0) {
+        int err = ob_session_advance(s); /* the end may have settled whose the last descriptors are */
+        return err < 0 ? err : -EPIPE;
+    }
+    if (n == -EAGAIN || n == -EINTR)
+        return 0;
+    if (n < 0)
+        return n;
+    int done = ob_session_advance(s);
+    return done < 0 ? done : done + 1;
+}
+
+void ob_session_complete(struct ob_session *s, int err)
+{
+    uint32_t size = s->request.header.size;
+
+    s->kept = false;
+    if (err < 0)
+        refuse(s, &s->request.header, err);
+    finish(s, size);
+}
+
+bool ob_session_ready(const struct ob_session *s)
+{
+    return s->fd >= 0 && !s->kept && !s->blocked && s->position.executed < s->scanned;
+}
+
+uint32_t ob_session_events(const struct ob_session *s)
+{
+    const struct ob_journal_header *h = s->journal.header;
+
+    if (s->blocked)
+        return EPOLLOUT;
+    /* A kept request holds the journal in place; when that is full, nothing is read until it is answered. */
+    return s->kept && h->in_tail - h->in_base == h->in_size ? 0 : EPOLLIN;
+}

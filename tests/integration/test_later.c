@@ -1,0 +1,240 @@
+/* test_later: requests that a device keeps: replies stay in order whatever finishes first, deadlines, late answers. */
+#include "fixture.h"
+#include "testdev_regs.h"
+
+#include <string.h>
+#include <time.h>
+
+static int64_t now_ms(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
+}
+
+/* Sends a read of 4 bytes, and does not wait. */
+static uint16_t send_read(struct ob_raw *raw, uint64_t offset)
+{
+    struct ob_raw_region access = { .offset = offset, .region = TD_BAR, .count = 4 };
+    uint16_t id;
+
+    ob_ok(ob_raw_request(raw, OB_RAW_REGION_READ, 0, &access, sizeof(access), NULL, 0, &id));
+    return id;
+}
+
+static uint16_t send_write(struct ob_raw *raw, uint64_t offset, uint32_t value)
+{
+    struct {
+        struct ob_raw_region region;
+        uint32_t value;
+    } OB_RAW_PACKED access = { { .offset = offset, .region = TD_BAR, .count = 4 }, value };
+    uint16_t id;
+
+    ob_ok(ob_raw_request(raw, OB_RAW_REGION_WRITE, 0, &access, sizeof(access), NULL, 0, &id));
+    return id;
+}
+
+/* The reply to a read: 0 and its value, or the errno. */
+static int take_read(struct ob_raw *raw, uint16_t id, uint32_t *value)
+{
+    struct ob_raw_message *reply = NULL;
+    int r = ob_raw_reply(raw, id, OB_RAW_REGION_READ, &reply);
+
+    if (r == 0) {
+        assert_int_equal(reply->size, sizeof(struct ob_raw_region) + 4);
+        memcpy(value, reply->payload + sizeof(struct ob_raw_region), 4);
+        ob_raw_message_free(reply);
+    }
+    return r;
+}
+
+static void expect_read(struct ob_raw *raw, uint16_t id, uint32_t expected)
+{
+    uint32_t value = ~expected;
+
+    ob_ok(take_read(raw, id, &value));
+    assert_int_equal(value, expected);
+}
+
+static void expect_write(struct ob_raw *raw, uint16_t id)
+{
+    ob_ok(ob_raw_reply(raw, id, OB_RAW_REGION_WRITE, NULL));
+}
+
+/* What comes later is executed (that is how the kept one is released) and answered later. */
+static void test_order(void **state)
+{
+    struct ob_fixture *fixture = *state;
+
+    for (uint32_t i = 1; i < 20; i++) {
+        uint16_t kept = send_read(&fixture->raw, TD_KEEP), id = send_read(&fixture->raw, TD_ID);
+        uint16_t tick = send_write(&fixture->raw, TD_TICK, 1), count = send_read(&fixture->raw, TD_COUNT);
+        uint16_t release = send_write(&fixture->raw, TD_RELEASE, i * 1000);
+
+        expect_read(&fixture->raw, kept, i * 1000);
+        expect_read(&fixture->raw, id, TD_ID_VALUE);
+        expect_write(&fixture->raw, tick);
+        expect_read(&fixture->raw, count, i);
+        expect_write(&fixture->raw, release);
+    }
+}
+
+static void test_many_kept(void **state)
+{
+    struct ob_fixture *fixture = *state;
+    uint16_t kept[TD_KEPT_MAX], more, release;
+    uint32_t value;
+
+    for (int i = 0; i < TD_KEPT_MAX; i++) {
+        kept[i] = send_read(&fixture->raw, TD_KEEP);
+    }
+    more = send_read(&fixture->raw, TD_KEEP);
+    release = send_write(&fixture->raw, TD_RELEASE, 77);
+    for (int i = 0; i < TD_KEPT_MAX; i++) {
+        expect_read(&fixture->raw, kept[i], 77);
+    }
+    assert_int_equal(take_read(&fixture->raw, more, &value), EBUSY);
+    expect_write(&fixture->raw, release);
+}
+
+/* Answered by a timer of the device's, with nothing else happening. */
+static void test_answered_by_timer(void **state)
+{
+    struct ob_fixture *fixture = *state;
+    uint16_t kept;
+
+    ob_write32(&fixture->raw, TD_BAR, TD_KEEP_NS, 20000000);
+    kept = send_read(&fixture->raw, TD_KEEP);
+    expect_read(&fixture->raw, kept, TD_TIMED_OUT);
+}
+
+/* Answered by a worker thread, in the middle of answers of the control thread's. */
+static void test_answered_by_worker(void **state)
+{
+    struct ob_fixture *fixture = *state;
+    uint16_t ids[3 * 10];
+
+    for (int i = 0; i < 100; i++) {
+        for (int k = 0; k < 10; k++) {
+            ids[3 * k] = send_read(&fixture->raw, TD_ASYNC);
+            ids[3 * k + 1] = send_write(&fixture->raw, TD_SCRATCH, (uint32_t)(i * 10 + k));
+            ids[3 * k + 2] = send_read(&fixture->raw, TD_SCRATCH);
+        }
+        for (int k = 0; k < 10; k++) {
+            expect_read(&fixture->raw, ids[3 * k], TD_ASYNC_VALUE);
+            expect_write(&fixture->raw, ids[3 * k + 1]);
+            expect_read(&fixture->raw, ids[3 * k + 2], (uint32_t)(i * 10 + k));
+        }
+    }
+}
+
+/* Nobody answers: an error by the deadline, below the 5 s after which QEMU gives up; then the late answer comes, and
+ * goes nowhere. */
+static void test_deadline(void **state)
+{
+    struct ob_fixture *fixture = *state;
+    int64_t start = now_ms(), took;
+    uint16_t kept = send_read(&fixture->raw, TD_KEEP), release;
+    uint32_t value;
+
+    assert_true(take_read(&fixture->raw, kept, &value) > 0);
+    took = now_ms() - start;
+    assert_in_range(took, 1000, 4900);
+    assert_int_equal(ob_read32(&fixture->raw, TD_BAR, TD_KEPT), 1);
+    ob_write32(&fixture->raw, TD_BAR, TD_RELEASE, 5);
+    ob_ok(ob_raw_silent(&fixture->raw));
+    assert_int_equal(ob_read32(&fixture->raw, TD_BAR, TD_KEPT), 0);
+    kept = send_read(&fixture->raw, TD_KEEP);
+    release = send_write(&fixture->raw, TD_RELEASE, 6);
+    expect_read(&fixture->raw, kept, 6);
+    expect_write(&fixture->raw, release);
+}
+
+/* While one is kept, requests go on, and the deadline of each counts from its own arrival. */
+static void test_deadlines_of_two(void **state)
+{
+    struct ob_fixture *fixture = *state;
+    uint16_t first = send_read(&fixture->raw, TD_KEEP), id = send_read(&fixture->raw, TD_ID);
+    uint16_t second = send_read(&fixture->raw, TD_KEEP);
+    int64_t start = now_ms();
+    uint32_t value;
+
+    assert_true(take_read(&fixture->raw, first, &value) > 0);
+    expect_read(&fixture->raw, id, TD_ID_VALUE);
+    assert_true(take_read(&fixture->raw, second, &value) > 0);
+    assert_in_range(now_ms() - start, 0, 4950);
+    ob_write32(&fixture->raw, TD_BAR, TD_RELEASE, 0);
+}
+
+static void test_posted_kept(void **state)
+{
+    struct ob_fixture *fixture = *state;
+    struct ob_raw_region access = { .offset = TD_KEEP, .region = TD_BAR, .count = 4 };
+
+    ob_ok(ob_raw_request(&fixture->raw, OB_RAW_REGION_READ, OB_RAW_NO_REPLY, &access, sizeof(access), NULL, 0, NULL));
+    ob_ok(ob_raw_silent(&fixture->raw));
+    assert_int_equal(ob_read32(&fixture->raw, TD_BAR, TD_KEPT), 1);
+    ob_write32(&fixture->raw, TD_BAR, TD_RELEASE, 0);
+    ob_ok(ob_raw_silent(&fixture->raw));
+    assert_int_equal(ob_read32(&fixture->raw, TD_BAR, TD_KEPT), 0);
+}
+
+/* The client goes while the device keeps its request: the next one has nothing of it. */
+static void test_disconnect(void **state)
+{
+    struct ob_fixture *fixture = *state;
+
+    for (int i = 0; i < 5; i++) {
+        uint16_t kept, release;
+
+        send_read(&fixture->raw, TD_KEEP);
+        send_read(&fixture->raw, TD_ASYNC);
+        send_read(&fixture->raw, TD_ID);
+        ob_fixture_reconnect(fixture);
+        ob_ok(ob_raw_handshake(&fixture->raw));
+        assert_int_equal(ob_read32(&fixture->raw, TD_BAR, TD_KEPT), 0);
+        kept = send_read(&fixture->raw, TD_KEEP);
+        release = send_write(&fixture->raw, TD_RELEASE, 3);
+        expect_read(&fixture->raw, kept, 3);
+        expect_write(&fixture->raw, release);
+    }
+}
+
+/* A refused request leaves state as it was, and a kept or refused one does not undo its neighbours. */
+static void test_errors_undo(void **state)
+{
+    static const uint8_t errors[] = { EIO, EINVAL, ENOSPC, EFAULT, EAGAIN, 255 };
+    struct ob_fixture *fixture = *state;
+
+    for (size_t i = 0; i < sizeof(errors); i++) {
+        uint32_t value = 5, before;
+
+        ob_write32(&fixture->raw, TD_BAR, TD_TICK, 10);
+        before = ob_read32(&fixture->raw, TD_BAR, TD_COUNT);
+        ob_write32(&fixture->raw, TD_BAR, TD_ERROR_CODE, errors[i]);
+        assert_int_equal(ob_raw_write(&fixture->raw, TD_BAR, TD_ERROR, &value, 4), errors[i]);
+        assert_int_equal(ob_raw_read(&fixture->raw, TD_BAR, TD_ERROR, &value, 4), errors[i]);
+        assert_int_equal(ob_read32(&fixture->raw, TD_BAR, TD_COUNT), before);
+    }
+    ob_write32(&fixture->raw, TD_BAR, TD_ERROR_CODE, 0);
+    ob_write32(&fixture->raw, TD_BAR, TD_ERROR, 1);
+    assert_int_equal(ob_read32(&fixture->raw, TD_BAR, TD_COUNT), 10 * sizeof(errors) + 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        OB_TEST(test_order),
+        OB_TEST(test_many_kept),
+        OB_TEST(test_answered_by_timer),
+        OB_TEST(test_answered_by_worker),
+        OB_TEST(test_deadline),
+        OB_TEST(test_deadlines_of_two),
+        OB_TEST(test_posted_kept),
+        OB_TEST(test_disconnect),
+        OB_TEST(test_errors_undo),
+    };
+
+    return cmocka_run_group_tests(tests, ob_fixture_testdev, ob_fixture_stop);
+}
