@@ -188,6 +188,19 @@ class Case(unittest.TestCase):
                 os.close(descriptor)
                 self.assertTrue(ready, f"process {pid} lives on")
 
+    def replug(self, device, more=()):
+        """Removes the device and adds it again, twice, on the socket that QEMU inherited."""
+        self.begin(f"{device},qemu.id=one,qemu.addr=5", more=more)
+        for _ in range(2):
+            self.assertIn("return", self.qmp.command("device_del", id="one"))
+            self.qmp.command("system_reset")  # stands for the guest that lets go of the device
+            self.qmp.event("DEVICE_DELETED")
+            again = {"driver": "vfio-user-pci", "id": "one", "addr": "5"}
+            again["socket"] = {"type": "unix", "path": "/proc/self/fd/64"}
+            self.assertEqual(self.qmp.command("device_add", **again), {"return": {}})
+        self.qmp.command("quit")
+        self.ends(0)
+
     def run_words(self, *words, **keys):
         keys |= {"env": self.environment, "text": True, "capture_output": True, "timeout": DEADLINE}
         return subprocess.run([OUTBOARD, *words], check=False, **keys)
