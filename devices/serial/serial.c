@@ -22,7 +22,7 @@
 #include "uart.h"
 
 #define RING_SIZE  4096u
-#define TX_HOLD_NS UINT64_C(100000)
+#define TX_HOLD_NS UINT64_C(1400000) /* what a full FIFO takes at 115,200 baud */
 /* 9.0 of the data sheet: the receiver's timeout is four character times. */
 #define TIMEOUT_CHARACTERS 4
 

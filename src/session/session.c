@@ -41,7 +41,8 @@ void ob_session_connect(struct ob_session *s, int fd)
     struct ob_journal_header *h = s->journal.header;
 
     s->fd = fd;
-    s->scanned = s->cut_at = h->connection = h->in_tail;
+    s->scanned = h->connection = h->in_tail;
+    s->cut_at = s->position.out_tail;
     s->kept = s->blocked = s->closing = false;
     memset(s->asked, 0, sizeof(s->asked));
     s->lost = 0;
