@@ -268,12 +268,12 @@ static int parse_lifeline(struct program *program, char *text)
     int *const fds[] = { &program->lifeline.vault, &program->lifeline.bars, &program->lifeline.journal,
                          &program->lifeline.holder };
     char *rest = text;
+    bool good = true;
     size_t n = 0;
 
-    for (char *item; (item = strsep(&rest, ",")) != NULL; n++)
-        if (n == 4 || (strcmp(item, "-1") != 0 && !parse_fd(item, fds[n])))
-            break;
-    if (n != 4 || rest != NULL)
+    for (char *item; good && (item = strsep(&rest, ",")) != NULL; n++)
+        good = n < 4 && (strcmp(item, "-1") == 0 || parse_fd(item, fds[n]));
+    if (!good || n != 4)
         return usage_error(program, "--lifeline takes VAULT,BARS,JOURNAL,HOLDER: four open descriptors or -1");
     return 0;
 }

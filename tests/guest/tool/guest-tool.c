@@ -1,0 +1,630 @@
+/* Runs in the test guest: a few words on the command line drive a PCI device from user space, or a serial port.
+ *
+ * `guest-tool pci BDF COMMAND...` opens one device and one page of memory and carries out commands in order, so that a
+ * test can say, in one process, "put this in the page, hand the device the page's address, trigger, wait, compare".
+ * Commands that yield a value print it on a line of its own. Numbers may be decimal or 0x hexadecimal; a value of the
+ * form @N is the physical address of byte N of the page.
+ *
+ *   read BAR OFFSET WIDTH               print it: one access of exactly WIDTH bytes (1, 2, 4, 8), memory or I/O BAR
+ *   write BAR OFFSET WIDTH VALUE
+ *   wait BAR OFFSET WIDTH MASK VALUE    read until (it & MASK) == VALUE, and print it
+ *   config-read OFFSET WIDTH, config-write OFFSET WIDTH VALUE
+ *   page-read OFFSET WIDTH, page-write OFFSET WIDTH VALUE, page-fill OFFSET LENGTH BYTE, page-random OFFSET LENGTH SEED
+ *   page-crc OFFSET LENGTH              print the CRC-32 of that part of the page
+ *   intx-wait                           wait until the interrupt came (the device is bound to uio_pci_generic); print
+ *                                       how many came since the device was bound. INTx is left disabled in COMMAND.
+ *   intx-on                             enable INTx in COMMAND again
+ *   msi VECTOR, msix VECTOR             make that vector's message a store of VECTOR + 0x5a00 to the last 64 bytes of
+ * the page, and enable it. This is what an interrupt message is on the bus: a write. msi-wait wait for the message,
+ * print its data, and be ready for the next msi-none                            print the message data now there,
+ * without waiting (0: none came)
+ *
+ * `guest-tool send|receive TTY BYTES SEED rtscts|none` moves pseudo-random bytes over a serial port in raw mode and
+ * prints their CRC-32. `receive` says "ready" when the port is open, "more" after each 64 KiB, so that a sender can
+ * keep to its pace, and, if what came was not the sequence, at which byte the first difference is.
+ *
+ * Every wait ends after TIMEOUT_SECONDS with an error. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/pci_regs.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    TIMEOUT_SECONDS = 20,
+    PAGE = 4096,
+    MESSAGE = PAGE - 64, /* where in the page interrupt messages land */
+    MESSAGE_DATA = 0x5a00,
+    BARS = 6,
+    CHUNK = 64 * 1024, /* `receive` says "more" each time it has got so many bytes */
+};
+
+struct bar {
+    int fd;                 /* -1: not opened yet */
+    volatile uint8_t *base; /* NULL: an I/O BAR, accessed through fd */
+    uint64_t size;
+};
+
+static const char *bdf;
+static int config_fd = -1;
+static int uio_fd = -1;
+static struct bar bars[BARS] = { { -1, NULL, 0 }, { -1, NULL, 0 }, { -1, NULL, 0 },
+                                 { -1, NULL, 0 }, { -1, NULL, 0 }, { -1, NULL, 0 } };
+static volatile uint8_t *page;
+static uint64_t page_address;
+
+__attribute__((format(printf, 1, 2), noreturn)) static void die(const char *format, ...)
+{
+    va_list args;
+
+    fflush(stdout);
+    fputs("guest-tool: ", stderr);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+    exit(1);
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t deadline_ns(void)
+{
+    return now_ns() + (uint64_t)TIMEOUT_SECONDS * 1000000000u;
+}
+
+static uint64_t number(const char *text)
+{
+    char *end;
+    uint64_t value;
+    bool address = *text == '@';
+
+    errno = 0;
+    value = strtoull(text + address, &end, 0);
+    if (errno != 0 || *end != '\0' || end == text + address)
+        die("%s is not a number", text);
+    return address ? page_address + value : value;
+}
+
+static uint32_t crc32_of(uint32_t crc, const volatile uint8_t *data, size_t length)
+{
+    crc = ~crc;
+    for (size_t i = 0; i < length; i++) {
+        crc ^= data[i];
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
+    }
+    return ~crc;
+}
+
+/* xorshift32, the upper byte of each state: the harness makes the same sequence. */
+static uint8_t next_random(uint32_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 17;
+    *state ^= *state << 5;
+    return (uint8_t)(*state >> 24);
+}
+
+/* ---- the page ---- */
+
+static void open_page(void)
+{
+    uint64_t entry = 0;
+    int fd;
+
+    page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED | MAP_POPULATE, -1, 0);
+    if (page == MAP_FAILED)
+        die("cannot get a locked page: %s", strerror(errno));
+    fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        die("cannot open /proc/self/pagemap: %s", strerror(errno));
+    if (pread(fd, &entry, sizeof(entry), (off_t)((uintptr_t)page / PAGE * sizeof(entry))) != sizeof(entry))
+        die("cannot read /proc/self/pagemap: %s", strerror(errno));
+    close(fd);
+    /* Documentation/admin-guide/mm/pagemap.rst: bit 63 present, bits 0-54 the frame, 0 without the right to know it. */
+    if (!(entry >> 63) || !(entry & 0x7fffffffffffffu))
+        die("/proc/self/pagemap does not tell the page's address (%#" PRIx64 ")", entry);
+    page_address = (entry & 0x7fffffffffffffu) * PAGE;
+}
+
+static volatile uint8_t *page_part(uint64_t offset, uint64_t length)
+{
+    if (offset > PAGE || length > PAGE - offset)
+        die("page: %" PRIu64 " bytes at %" PRIu64 " are outside it", length, offset);
+    return page + offset;
+}
+
+/* ---- accesses ---- */
+
+static uint64_t load(const volatile uint8_t *from, unsigned width)
+{
+    switch (width) {
+    case 1:
+        return *from;
+    case 2:
+        return *(const volatile uint16_t *)from;
+    case 4:
+        return *(const volatile uint32_t *)from;
+    case 8:
+        return *(const volatile uint64_t *)from;
+    default:
+        die("width %u is not 1, 2, 4 or 8", width);
+    }
+}
+
+static void store(volatile uint8_t *to, unsigned width, uint64_t value)
+{
+    switch (width) {
+    case 1:
+        *to = (uint8_t)value;
+        break;
+    case 2:
+        *(volatile uint16_t *)to = (uint16_t)value;
+        break;
+    case 4:
+        *(volatile uint32_t *)to = (uint32_t)value;
+        break;
+    case 8:
+        *(volatile uint64_t *)to = value;
+        break;
+    default:
+        die("width %u is not 1, 2, 4 or 8", width);
+    }
+}
+
+static struct bar *open_bar(uint64_t index)
+{
+    char path[128];
+    struct bar *bar;
+    struct stat info;
+    void *map;
+
+    if (index >= BARS)
+        die("there is no BAR %" PRIu64, index);
+    bar = &bars[index];
+    if (bar->fd >= 0)
+        return bar;
+    snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource%u", bdf, (unsigned)index);
+    bar->fd = open(path, O_RDWR | O_SYNC | O_CLOEXEC);
+    if (bar->fd < 0 || fstat(bar->fd, &info) != 0)
+        die("cannot open %s: %s", path, strerror(errno));
+    bar->size = (uint64_t)info.st_size;
+    map = mmap(NULL, bar->size, PROT_READ | PROT_WRITE, MAP_SHARED, bar->fd, 0);
+    if (map != MAP_FAILED)
+        bar->base = map;
+    else if (errno != ENODEV && errno != EINVAL) /* I/O BARs cannot be mapped; their file does port accesses */
+        die("cannot map %s: %s", path, strerror(errno));
+    return bar;
+}
+
+static uint64_t bar_access(uint64_t index, uint64_t offset, uint64_t width, const uint64_t *written)
+{
+    struct bar *bar = open_bar(index);
+    uint64_t value = written ? *written : 0;
+    ssize_t done;
+
+    if (width == 0 || width > 8 || offset > bar->size || width > bar->size - offset)
+        die("BAR %" PRIu64 ": %" PRIu64 " bytes at %#" PRIx64 " are outside it", index, width, offset);
+    if (bar->base && written) {
+        store(bar->base + offset, (unsigned)width, value);
+        return value;
+    }
+    if (bar->base)
+        return load(bar->base + offset, (unsigned)width);
+    if (written)
+        done = pwrite(bar->fd, &value, width, (off_t)offset);
+    else
+        done = pread(bar->fd, &value, width, (off_t)offset);
+    if (done != (ssize_t)width)
+        die("BAR %" PRIu64 ": I/O access at %#" PRIx64 ": %s", index, offset, done < 0 ? strerror(errno) : "cut short");
+    return value;
+}
+
+static uint64_t config_read(uint64_t offset, uint64_t width)
+{
+    uint64_t value = 0;
+
+    if (width > 4 || pread(config_fd, &value, width, (off_t)offset) != (ssize_t)width)
+        die("cannot read %" PRIu64 " bytes of configuration space at %#" PRIx64, width, offset);
+    return value;
+}
+
+static void config_write(uint64_t offset, uint64_t width, uint64_t value)
+{
+    if (width > 4 || pwrite(config_fd, &value, width, (off_t)offset) != (ssize_t)width)
+        die("cannot write %" PRIu64 " bytes of configuration space at %#" PRIx64, width, offset);
+}
+
+static void bar_wait(uint64_t index, uint64_t offset, uint64_t width, uint64_t mask, uint64_t wanted)
+{
+    uint64_t deadline = deadline_ns(), value;
+
+    do {
+        value = bar_access(index, offset, width, NULL);
+        if ((value & mask) == wanted) {
+            printf("%#" PRIx64 "\n", value);
+            return;
+        }
+    } while (now_ns() < deadline);
+    die("BAR %" PRIu64 " offset %#" PRIx64 " is %#" PRIx64 ", not %#" PRIx64 " under %#" PRIx64, index, offset, value,
+        wanted, mask);
+}
+
+/* ---- interrupts ---- */
+
+static void open_uio(void)
+{
+    char path[128];
+    int index;
+
+    for (index = 0; uio_fd < 0 && index < 16; index++) {
+        snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/uio/uio%d", bdf, index);
+        if (access(path, F_OK) != 0)
+            continue;
+        snprintf(path, sizeof(path), "/dev/uio%d", index);
+        uio_fd = open(path, O_RDWR | O_CLOEXEC);
+        if (uio_fd < 0)
+            die("cannot open %s: %s", path, strerror(errno));
+    }
+    if (uio_fd < 0)
+        die("%s is not bound to uio_pci_generic", bdf);
+}
+
+static void intx_set(bool on)
+{
+    uint64_t command = config_read(PCI_COMMAND, 2) & ~(uint64_t)PCI_COMMAND_INTX_DISABLE;
+
+    config_write(PCI_COMMAND, 2, command | (on ? 0 : PCI_COMMAND_INTX_DISABLE));
+}
+
+static void intx_wait(void)
+{
+    struct pollfd entry;
+    uint32_t count;
+    int ready;
+
+    entry = (struct pollfd){ .fd = uio_fd, .events = POLLIN };
+    ready = poll(&entry, 1, TIMEOUT_SECONDS * 1000);
+    if (ready < 0)
+        die("poll: %s", strerror(errno));
+    if (ready == 0)
+        die("no interrupt came in %d s", TIMEOUT_SECONDS);
+    if (read(uio_fd, &count, sizeof(count)) != sizeof(count))
+        die("cannot read the interrupt count: %s", strerror(errno));
+    printf("%" PRIu32 "\n", count);
+}
+
+static unsigned find_capability(unsigned id)
+{
+    unsigned offset, seen = 0;
+
+    if (!(config_read(PCI_STATUS, 2) & PCI_STATUS_CAP_LIST))
+        die("%s has no capabilities", bdf);
+    for (offset = config_read(PCI_CAPABILITY_LIST, 1) & 0xfc; offset && seen < 48; seen++) {
+        if (config_read(offset, 1) == id)
+            return offset;
+        offset = config_read(offset + 1, 1) & 0xfc;
+    }
+    die("%s has no capability %#x", bdf, id);
+}
+
+/* Also drops a message of before. */
+static void prepare_message(void)
+{
+    store(page + MESSAGE, 4, 0);
+    config_write(PCI_COMMAND, 2, config_read(PCI_COMMAND, 2) | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+}
+
+/* MSI numbers its vectors in the low bits of the data (PCI 3.0, 6.8.1.6): VECTOR + MESSAGE_DATA, if that many bits are
+ * enabled. */
+static void msi_on(uint64_t vector)
+{
+    unsigned cap = find_capability(PCI_CAP_ID_MSI), log2_vectors = 0;
+    uint64_t flags = config_read(cap + PCI_MSI_FLAGS, 2);
+    bool wide = flags & PCI_MSI_FLAGS_64BIT;
+
+    while (UINT64_C(1) << log2_vectors <= vector)
+        log2_vectors++;
+    if (log2_vectors > (flags & PCI_MSI_FLAGS_QMASK) >> 1)
+        die("%s has no MSI vector %" PRIu64, bdf, vector);
+    prepare_message();
+    config_write(cap + PCI_MSI_ADDRESS_LO, 4, (uint32_t)(page_address + MESSAGE));
+    if (wide)
+        config_write(cap + PCI_MSI_ADDRESS_HI, 4, (page_address + MESSAGE) >> 32);
+    else if (page_address >> 32)
+        die("the page is beyond what a 32-bit MSI capability can address");
+    config_write(cap + (wide ? PCI_MSI_DATA_64 : PCI_MSI_DATA_32), 2, MESSAGE_DATA);
+    flags = (flags & ~(uint64_t)PCI_MSI_FLAGS_QSIZE) | (uint64_t)log2_vectors << 4 | PCI_MSI_FLAGS_ENABLE;
+    config_write(cap + PCI_MSI_FLAGS, 2, flags);
+}
+
+static void msix_on(uint64_t vector)
+{
+    unsigned cap = find_capability(PCI_CAP_ID_MSIX);
+    uint64_t flags = config_read(cap + PCI_MSIX_FLAGS, 2), table = config_read(cap + PCI_MSIX_TABLE, 4);
+    uint64_t entry = (table & PCI_MSIX_TABLE_OFFSET) + vector * PCI_MSIX_ENTRY_SIZE;
+    uint64_t bir = table & PCI_MSIX_TABLE_BIR, address = page_address + MESSAGE;
+    uint64_t fields[] = { (uint32_t)address, address >> 32, MESSAGE_DATA + vector, 0 };
+
+    if (vector > (flags & PCI_MSIX_FLAGS_QSIZE))
+        die("%s has no MSI-X vector %" PRIu64, bdf, vector);
+    prepare_message();
+    config_write(cap + PCI_MSIX_FLAGS, 2, flags | PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL);
+    for (unsigned i = 0; i < 4; i++) /* vector control, which unmasks, comes last */
+        bar_access(bir, entry + i * 4, 4, &fields[i]);
+    bar_access(bir, entry + PCI_MSIX_ENTRY_VECTOR_CTRL, 4, NULL);
+    config_write(cap + PCI_MSIX_FLAGS, 2, (flags & ~(uint64_t)PCI_MSIX_FLAGS_MASKALL) | PCI_MSIX_FLAGS_ENABLE);
+}
+
+static void msi_wait(void)
+{
+    uint64_t deadline = deadline_ns();
+    uint64_t data;
+
+    while ((data = load(page + MESSAGE, 4)) == 0)
+        if (now_ns() >= deadline)
+            die("no interrupt message came in %d s", TIMEOUT_SECONDS);
+    store(page + MESSAGE, 4, 0);
+    printf("%#" PRIx64 "\n", data);
+}
+
+/* ---- the commands ---- */
+
+static void do_read(const uint64_t *n)
+{
+    printf("%#" PRIx64 "\n", bar_access(n[0], n[1], n[2], NULL));
+}
+static void do_write(const uint64_t *n)
+{
+    bar_access(n[0], n[1], n[2], &n[3]);
+}
+static void do_wait(const uint64_t *n)
+{
+    bar_wait(n[0], n[1], n[2], n[3], n[4]);
+}
+static void do_config_read(const uint64_t *n)
+{
+    printf("%#" PRIx64 "\n", config_read(n[0], n[1]));
+}
+static void do_config_write(const uint64_t *n)
+{
+    config_write(n[0], n[1], n[2]);
+}
+static void do_page_read(const uint64_t *n)
+{
+    printf("%#" PRIx64 "\n", load(page_part(n[0], n[1]), (unsigned)n[1]));
+}
+static void do_page_write(const uint64_t *n)
+{
+    store(page_part(n[0], n[1]), (unsigned)n[1], n[2]);
+}
+static void do_page_fill(const uint64_t *n)
+{
+    memset((void *)page_part(n[0], n[1]), (int)n[2], n[1]);
+}
+static void do_page_random(const uint64_t *n)
+{
+    volatile uint8_t *part = page_part(n[0], n[1]);
+    uint32_t state = (uint32_t)n[2];
+
+    for (uint64_t i = 0; i < n[1]; i++)
+        part[i] = next_random(&state);
+}
+static void do_page_crc(const uint64_t *n)
+{
+    printf("%#" PRIx32 "\n", crc32_of(0, page_part(n[0], n[1]), n[1]));
+}
+static void do_intx_wait(const uint64_t *n)
+{
+    (void)n;
+    intx_wait();
+}
+static void do_intx_on(const uint64_t *n)
+{
+    (void)n;
+    intx_set(true);
+}
+static void do_msi(const uint64_t *n)
+{
+    msi_on(n[0]);
+}
+static void do_msix(const uint64_t *n)
+{
+    msix_on(n[0]);
+}
+static void do_msi_wait(const uint64_t *n)
+{
+    (void)n;
+    msi_wait();
+}
+static void do_msi_none(const uint64_t *n)
+{
+    (void)n;
+    printf("%#" PRIx64 "\n", load(page + MESSAGE, 4));
+}
+
+static const struct command {
+    const char *name;
+    int arguments;
+    void (*run)(const uint64_t *numbers);
+} commands[] = {
+    { "read", 3, do_read },
+    { "write", 4, do_write },
+    { "wait", 5, do_wait },
+    { "config-read", 2, do_config_read },
+    { "config-write", 3, do_config_write },
+    { "page-read", 2, do_page_read },
+    { "page-write", 3, do_page_write },
+    { "page-fill", 3, do_page_fill },
+    { "page-random", 3, do_page_random },
+    { "page-crc", 2, do_page_crc },
+    { "intx-wait", 0, do_intx_wait },
+    { "intx-on", 0, do_intx_on },
+    { "msi", 1, do_msi },
+    { "msix", 1, do_msix },
+    { "msi-wait", 0, do_msi_wait },
+    { "msi-none", 0, do_msi_none },
+};
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    die("there is no command %s", name);
+}
+
+static int drive_pci(int argc, char **argv)
+{
+    char path[128];
+
+    bdf = argv[0];
+    snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", bdf);
+    config_fd = open(path, O_RDWR | O_CLOEXEC);
+    if (config_fd < 0)
+        die("cannot open %s: %s", path, strerror(errno));
+    open_page();
+    /* Opened before the first command: an interrupt that one causes has to count as new. */
+    for (int i = 1; i < argc && uio_fd < 0; i++)
+        if (strcmp(argv[i], "intx-wait") == 0)
+            open_uio();
+    for (int i = 1; i < argc;) {
+        const struct command *command = find_command(argv[i++]);
+        uint64_t numbers[5] = { 0 };
+
+        if (argc - i < command->arguments)
+            die("%s takes %d arguments", command->name, command->arguments);
+        for (int j = 0; j < command->arguments; j++)
+            numbers[j] = number(argv[i++]);
+        command->run(numbers);
+    }
+    return 0;
+}
+
+/* ---- serial ports ---- */
+
+static int open_tty(const char *path, const char *flow)
+{
+    int fd = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    struct termios settings;
+
+    if (fd < 0 || tcgetattr(fd, &settings) != 0)
+        die("cannot open %s as a terminal: %s", path, strerror(errno));
+    cfmakeraw(&settings);
+    settings.c_cflag &= ~(tcflag_t)CRTSCTS;
+    settings.c_cflag |= CLOCAL | CREAD;
+    if (strcmp(flow, "rtscts") == 0)
+        settings.c_cflag |= CRTSCTS;
+    else if (strcmp(flow, "none") != 0)
+        die("flow control is rtscts or none, not %s", flow);
+    settings.c_cc[VMIN] = 1;
+    settings.c_cc[VTIME] = 0;
+    cfsetspeed(&settings, B115200);
+    if (tcsetattr(fd, TCSANOW, &settings) != 0)
+        die("cannot set up %s: %s", path, strerror(errno));
+    return fd;
+}
+
+static void await_tty(int fd, short events, uint64_t left)
+{
+    struct pollfd entry = { .fd = fd, .events = events };
+    int ready = poll(&entry, 1, TIMEOUT_SECONDS * 1000);
+
+    if (ready < 0)
+        die("poll: %s", strerror(errno));
+    if (ready == 0)
+        die("no progress in %d s with %" PRIu64 " bytes left", TIMEOUT_SECONDS, left);
+}
+
+static int serial_send(int fd, uint64_t bytes, uint32_t state)
+{
+    uint8_t buffer[4096];
+    uint32_t crc = 0;
+
+    while (bytes > 0) {
+        size_t length = bytes < sizeof(buffer) ? (size_t)bytes : sizeof(buffer);
+        size_t sent = 0;
+
+        for (size_t i = 0; i < length; i++)
+            buffer[i] = next_random(&state);
+        crc = crc32_of(crc, buffer, length);
+        while (sent < length) {
+            ssize_t done;
+
+            await_tty(fd, POLLOUT, bytes - sent);
+            done = write(fd, buffer + sent, length - sent);
+            if (done < 0)
+                die("write: %s", strerror(errno));
+            sent += (size_t)done;
+        }
+        bytes -= length;
+    }
+    if (tcdrain(fd) != 0)
+        die("tcdrain: %s", strerror(errno));
+    printf("%#" PRIx32 "\n", crc);
+    return 0;
+}
+
+static int serial_receive(int fd, uint64_t bytes, uint32_t state)
+{
+    uint8_t buffer[4096];
+    uint32_t crc = 0;
+    uint64_t received = 0, first_wrong = UINT64_MAX;
+
+    puts("ready"); /* the port is open and raw: the sender may start */
+    fflush(stdout);
+    while (received < bytes) {
+        uint64_t left = bytes - received;
+        ssize_t done;
+
+        await_tty(fd, POLLIN, left);
+        done = read(fd, buffer, left < sizeof(buffer) ? (size_t)left : sizeof(buffer));
+        if (done <= 0)
+            die("read: %s", done < 0 ? strerror(errno) : "end of file");
+        crc = crc32_of(crc, buffer, (size_t)done);
+        for (ssize_t i = 0; i < done; i++)
+            if (buffer[i] != next_random(&state) && first_wrong == UINT64_MAX)
+                first_wrong = received + (uint64_t)i;
+        if ((received + (uint64_t)done) / CHUNK != received / CHUNK) {
+            puts("more");
+            fflush(stdout);
+        }
+        received += (uint64_t)done;
+    }
+    printf("%#" PRIx32 "\n", crc);
+    if (first_wrong != UINT64_MAX)
+        die("byte %" PRIu64 " is wrong", first_wrong);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc >= 3 && strcmp(argv[1], "pci") == 0)
+        return drive_pci(argc - 2, argv + 2);
+    if (argc == 6 && (strcmp(argv[1], "send") == 0 || strcmp(argv[1], "receive") == 0)) {
+        int fd = open_tty(argv[2], argv[5]);
+        uint64_t bytes = number(argv[3]);
+        uint32_t seed = (uint32_t)number(argv[4]);
+
+        return argv[1][0] == 's' ? serial_send(fd, bytes, seed) : serial_receive(fd, bytes, seed);
+    }
+    die("usage: guest-tool pci BDF COMMAND... | send|receive TTY BYTES SEED rtscts|none");
+}
