@@ -243,6 +243,7 @@ void ob_dev_free(struct ob_dev *dev)
     if (dev->opened) {
         end_session(dev);
         ob_workers_stop(dev);
+        ob_answers_take(dev); /* the last ones, to requests that nobody waits for */
         if (dev->cls.ops.close)
             dev->cls.ops.close(dev);
     }

@@ -52,7 +52,7 @@ static int back_execute(void *back, const struct ob_message *m, int *fds, unsign
     int err = execute(dev, m, fds, nfds);
     dev->depth--;
     if (err != OB_DONE)
-        ob_vault_rollback(&dev->vault);
+        ob_dev_rollback(dev);
     ob_step(executed);
     return err;
 }

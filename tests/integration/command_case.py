@@ -87,7 +87,8 @@ class Case(unittest.TestCase):
         self.temporary = os.path.join(self.folder, "tmp")
         os.mkdir(self.temporary)
         self.mark = f"OUTBOARD_TEST_MARK={uuid.uuid4()}"
-        self.environment = dict(os.environ, TMPDIR=self.temporary)
+        path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"  # the stand-in runs on the same Python
+        self.environment = dict(os.environ, TMPDIR=self.temporary, PATH=path)
         key, value = self.mark.split("=")
         self.environment[key] = value
         self.error_path = os.path.join(self.folder, "stderr")

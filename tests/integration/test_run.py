@@ -179,6 +179,15 @@ class Starts(Case):
         self.ends(125, "cannot execute ./no-such-device: No such file")
         self.assertFalse(os.path.exists(path))
 
+    def test_talkative_device_program(self):
+        script, path = self.not_started()
+        talkative = os.path.join(self.folder, "talkative")
+        Path(talkative).write_text("#!/bin/sh\nwhile echo {}; do :; done\n", encoding="utf-8")
+        os.chmod(talkative, 0o755)
+        self.start(devices=[talkative], qemu=[script])
+        self.ends(125, "device talkative: .* --print-capabilities prints too much")
+        self.assertFalse(os.path.exists(path))
+
     def test_old_qemu(self):
         path = os.path.join(self.folder, "qemu")
         Path(path).write_text(

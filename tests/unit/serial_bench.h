@@ -20,7 +20,7 @@
 #include "fake_device.h"
 
 #define WAIT_MS      5000
-#define HOLD_NS      100000
+#define HOLD_NS      1000000
 #define CHARACTER_NS UINT64_C(86805) /* 8N1 at 115200 baud */
 
 extern const struct ob_device_class ob_class_serial;

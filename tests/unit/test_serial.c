@@ -151,7 +151,20 @@ static void test_crash_transmit(void **state)
         assert_true(in(b, UART_LSR) & UART_LSR_THRE); /* sent, to nobody: no peer yet */
         plug(b);
         out(b, UART_TX, 'n');
+        assert_true(in(b, UART_LSR) & UART_LSR_THRE);
         peer_gets(b, "n");
+    }
+    for (int kill = FAKE_KILL_BEFORE_COMMIT; kill <= FAKE_KILL_AFTER_COMMIT; kill++) { /* where a look sends: once */
+        out(b, UART_TX, 'l');
+        fake_kill_next(b->dev, kill);
+        in(b, UART_LSR);
+        assert_true(fake_dead(b->dev));
+        peer_gets(b, "l");
+        close(b->peer);
+        fake_restart(b->dev);
+        plug(b);
+        assert_true(in(b, UART_LSR) & UART_LSR_THRE);
+        peer_gets_nothing(b);
     }
     /* Killed at the commit that follows the sending: sent once. */
     out(b, UART_IER, UART_IER_THRI);
