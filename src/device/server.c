@@ -74,7 +74,7 @@ static void settle(struct ob_dev *dev)
            (ob_session_ready(s) || s->journal.header->out_sent < s->position.out_tail || s->closing))
         if (session_result(dev, ob_session_advance(s)) == 0)
             break;
-    if (dev->dma_queue && s->fd >= 0)
+    if (dev->dma_queue.first && s->fd >= 0)
         ob_dma_send(dev);
     if (s->fd >= 0)
         (void)ob_source_set(dev, &dev->client_source, s->fd, ob_session_events(s));
