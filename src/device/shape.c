@@ -101,8 +101,6 @@ static int check_memory(struct ob_dev *dev, unsigned bar, const struct ob_area *
         return 0;
     if (!(a->flags & OB_AREA_RAM) || a->off % PAGE || a->size % PAGE)
         return wrong(dev, "an area that clients map is memory, in whole pages of 4096 bytes", NULL);
-    if (dev->cls.bars[bar].flags & OB_BAR_IO)
-        return wrong(dev, "clients cannot map an area of an I/O BAR: drop OB_AREA_MMAP", NULL);
     if (over_msix(dev, bar, a))
         return wrong(dev, "an area that clients map lies over the MSI-X table or pending bits: move one", NULL);
     return 0;
