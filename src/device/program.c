@@ -39,7 +39,7 @@ struct program {
     int ready_fd; /* -1: nobody asked */
 };
 
-/* --- Serving ---------------------------------------------------------------------------------------------------- */
+/* --- Serving ----------------------------------------------------------------------------------------------------- */
 
 static void stop(struct ob_worker *worker, int fd, uint32_t events, void *ctx)
 {
@@ -156,7 +156,7 @@ int ob_serve(const struct ob_device_class *cls, const char *options, const struc
     return serve(&program);
 }
 
-/* --- The command line ------------------------------------------------------------------------------------------- */
+/* --- The command line -------------------------------------------------------------------------------------------- */
 
 enum { OPT_SOCKET_PATH = 256, OPT_FD, OPT_LIFELINE, OPT_READY, OPT_MODE, OPT_OWNER, OPT_GROUP, OPT_CAPS, OPT_VERSION };
 

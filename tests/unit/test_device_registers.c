@@ -8,7 +8,7 @@
 #include <unistd.h>
 #include <linux/pci_regs.h>
 
-/* --- A table with one of each, and a model of it made of single bits -------------------------------------------- */
+/* --- A table with one of each, and a model of it made of single bits --------------------------------------------- */
 
 struct state {
     uint8_t r8;
@@ -197,7 +197,7 @@ static void test_sleeping_device(void **state)
     bench_stop(&bench);
 }
 
-/* --- Hooks ------------------------------------------------------------------------------------------------------ */
+/* --- Hooks ------------------------------------------------------------------------------------------------------- */
 
 struct hooked {
     uint32_t value, seen, order;
@@ -327,7 +327,7 @@ static void test_failing_write_undone(void **state)
     bench_stop(&bench);
 }
 
-/* --- Areas ------------------------------------------------------------------------------------------------------ */
+/* --- Areas ------------------------------------------------------------------------------------------------------- */
 
 static struct ob_access last_access;
 static uint8_t last_data[64];
