@@ -269,7 +269,10 @@ static void test_storm(void **state)
         ob_ok(ob_raw_unmap(&fixture->raw, 0x900000, PAGE));
         ob_ok(ob_set_eventfds(&fixture->raw, VFIO_PCI_MSIX_IRQ_INDEX, 4, 1, &rig.event));
         ob_ok(ob_raw_map(&fixture->raw, 0x900000, PAGE, 3, rig.data_fd, 0));
-        wait_done(&rig, ENTRIES);
+        /* An interrupt too many is possible when the eventfd changes under it; the last one may not be missing. */
+        while (ob_read32(&fixture->raw, TD_BAR, TD_RING_DONE) != rig.produced) {
+            ob_event_wait(rig.event);
+        }
     }
     rig_down(&rig);
 }
