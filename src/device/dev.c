@@ -98,7 +98,17 @@ static int take_class(struct ob_dev *dev, const struct ob_device_class *cls)
         return -EINVAL;
     }
     dev->cls = *cls;
-    return cls->name ? 0 : -EINVAL;
+    if (!cls->name || !*cls->name) {
+        ob_log(dev, "the class is wrong: it has no name");
+        return -EINVAL;
+    }
+    /* Before ops.configure, which may build there what it puts into the class. */
+    dev->scratch = calloc(1, cls->scratch_size + (size_t)1);
+    if (!dev->scratch) {
+        ob_log(dev, "no memory for %u bytes of scratch", cls->scratch_size);
+        return -ENOMEM;
+    }
+    return 0;
 }
 
 static int configure(struct ob_dev *dev, const char *options)
@@ -110,7 +120,10 @@ static int configure(struct ob_dev *dev, const char *options)
         ob_log(dev, "%s", why);
         return err;
     }
-    return dev->cls.ops.configure ? dev->cls.ops.configure(dev) : 0;
+    err = dev->cls.ops.configure ? dev->cls.ops.configure(dev) : 0;
+    if (err < 0)
+        ob_log(dev, "it cannot be configured: %s", strerror(-err));
+    return err < 0 ? err : 0;
 }
 
 static int make_parts(struct ob_dev *dev, const struct ob_lifeline *life, struct ob_position *position)
@@ -137,16 +150,19 @@ static int make_parts(struct ob_dev *dev, const struct ob_lifeline *life, struct
         return err;
     }
     ob_holder_init(&dev->session.holder, life->holder);
-    err = ob_irqs_new(dev->layout, dev->vault.irqs, &dev->irqs);
+    dev->req = ob_req_new(dev);
+    err = dev->req ? 0 : -ENOMEM;
+    if (!err)
+        err = ob_irqs_new(dev->layout, dev->vault.irqs, &dev->irqs);
     if (!err)
         err = ob_maps_init(dev);
     if (!err)
         err = ob_control_init(dev);
     if (!err)
         err = ob_timers_init(dev);
-    dev->scratch = calloc(1, dev->cls.scratch_size + 1);
-    dev->req = ob_req_new(dev);
-    return err ? err : dev->scratch && dev->req ? 0 : -ENOMEM;
+    if (err)
+        ob_log(dev, "it cannot be made: %s", strerror(-err));
+    return err;
 }
 
 static void first_state(struct ob_dev *dev)
@@ -164,15 +180,20 @@ static int open_class(struct ob_dev *dev, enum ob_origin origin)
     if (origin == OB_FRESH)
         first_state(dev);
     dev->config_changed = true;
+    if (origin == OB_CRASHED)
+        ob_dev_signal(dev); /* what the predecessor committed and did not live to signal, before we commit anything */
     ob_transaction_begin(dev);
+    dev->starting = true;
     if (dev->cls.ops.open)
         err = dev->cls.ops.open(dev, origin);
     if (err < 0) {
         dev->depth--;
+        ob_log(dev, "it cannot be opened: %s", strerror(-err));
         return err;
     }
     dev->opened = true;
     ob_transaction_end(dev);
+    ob_workers_release(dev);
     return 0;
 }
 
@@ -185,8 +206,10 @@ int ob_dev_new(const struct ob_device_class *cls, const char *options, const str
 
     if (lifeline)
         life = *lifeline;
-    if (posix_memalign((void **)&dev, _Alignof(struct ob_dev), sizeof(*dev)) != 0)
+    if (posix_memalign((void **)&dev, _Alignof(struct ob_dev), sizeof(*dev)) != 0) {
+        fprintf(stderr, "outboard: no memory for a device\n");
         return -ENOMEM;
+    }
     memset(dev, 0, sizeof(*dev));
     pthread_mutex_init(&dev->lock, NULL);
     dev->control_thread = pthread_self();
@@ -236,23 +259,23 @@ static void end_session(struct ob_dev *dev)
     }
 }
 
+/* Answers that came too late, or from workers that were stopped. */
 void ob_dev_free(struct ob_dev *dev)
 {
     if (!dev)
         return;
-    if (dev->opened) {
+    if (dev->opened)
         end_session(dev);
-        ob_workers_stop(dev);
-        ob_answers_take(dev); /* the last ones, to requests that nobody waits for */
-        if (dev->cls.ops.close)
-            dev->cls.ops.close(dev);
-    }
+    ob_workers_stop(dev);
+    if (dev->opened && dev->cls.ops.close)
+        dev->cls.ops.close(dev);
+    ob_answers_take(dev); /* the last ones, to requests that nobody waits for */
     if (dev->listening)
         ob_listener_close(&dev->listener);
+    if (dev->control.reader.epoch)
+        (void)ob_grace_over(dev); /* all of it: no worker is left */
     if (dev->session.journal.header)
         ob_session_free(&dev->session);
-    if (dev->control.reader.epoch)
-        (void)ob_grace_over(dev);
     ob_control_close(dev);
     ob_memory_free(dev->memory);
     if (dev->irqs)

@@ -15,6 +15,7 @@
 #include <outboard/server.h>
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 
 #include "device/options.h"
@@ -26,6 +27,13 @@
 #include "transport/listener.h"
 
 #define OB_DEFAULT_REPLY_MS 4000
+#define OB_MAX_MAPPED_AREAS 64 /* of a BAR */
+
+/* Copies in order. `first` may be looked at without the lock that everything else needs. */
+struct ob_dma_list {
+    struct ob_dma *_Atomic first;
+    struct ob_dma *last; /* meaningless while first is NULL */
+};
 
 /* What the control loop waits for. */
 struct ob_source {
@@ -52,12 +60,13 @@ struct ob_worker {
     int epoll;
     int wake; /* eventfd */
     pthread_t thread;
-    bool started;
+    sem_t gate; /* the thread waits here until the callback that started it has returned */
+    bool released;
     _Atomic bool stop, woken;
     bool swept; /* no watch is to be freed */
     struct ob_watch *watches;
     struct ob_worker *next;
-    struct ob_dma *completed; /* under dev->lock: copies whose done() this worker is to call */
+    struct ob_dma_list completed; /* under dev->lock, but for a look: copies whose done() this worker is to call */
 };
 
 /* What a request waits for. */
@@ -145,9 +154,10 @@ struct ob_dev {
 
     struct ob_session session;
     struct ob_listener listener;
+    bool starting; /* ops.open or ops.run is being called */
     bool opened, listening, only_one;
-    enum ob_phase phase;
-    int failure; /* the device cannot go on */
+    _Atomic enum ob_phase phase; /* LIVE begins and ends under the lock: workers queue copies only then */
+    int failure;                 /* the device cannot go on */
     unsigned idle_polls, polls;
     bool resuming; /* a predecessor's client is expected */
 
@@ -162,7 +172,7 @@ struct ob_dev {
     unsigned dma_asked;                /* copies that handlers asked for by message */
 
     struct ob_req *req; /* executed or kept; spare otherwise */
-    pthread_t control_thread;
+    _Atomic pthread_t control_thread;
     unsigned depth; /* of transactions: 0: none */
     struct ob_after *after;
     unsigned n_after, max_after, next_after, due_after; /* due: their cause is committed */
@@ -170,10 +180,10 @@ struct ob_dev {
 
     struct ob_worker control;
     struct ob_worker *workers;
-    pthread_mutex_t lock;     /* answers, DMA queues */
-    struct ob_req *answers;   /* ob_reply() from other threads */
-    struct ob_dma *dma_queue; /* to be sent as messages */
-    struct ob_dma *dma_sent;  /* [C] waiting for an answer */
+    pthread_mutex_t lock;         /* answers, DMA queues */
+    struct ob_req *answers;       /* ob_reply() from other threads */
+    struct ob_dma_list dma_queue; /* to be sent as messages */
+    struct ob_dma *dma_sent;      /* [C] waiting for an answer; at most OB_SESSION_MAX_ASKED */
 
     struct ob_source listen_source, client_source, timer_source, wake_source, epoch_source, irq_source[OB_IRQ_POLLS];
     uint64_t timer_armed; /* 0: not */
@@ -207,7 +217,8 @@ int ob_access_resume(struct ob_dev *dev, int err, uint64_t val);
 /* registers.c: one piece of an access of `total` bytes, at `off` in the area; *n becomes its length. */
 int ob_registers_access(struct ob_req *req, const struct ob_area *area, const struct ob_area_index *index, uint64_t off,
                         uint32_t left, uint32_t total, uint8_t *data, uint32_t *n);
-int ob_registers_index(const struct ob_area *area, struct ob_area_index *index);
+/* 0, -ENOMEM, or -EINVAL with the name of a register that overlaps an earlier one. */
+int ob_registers_index(const struct ob_area *area, struct ob_area_index *index, const char **overlap);
 void ob_registers_reset(struct ob_dev *dev);
 
 /* info.c */
@@ -245,6 +256,7 @@ void ob_dma_run_completed(struct ob_worker *worker);
 /* worker.c */
 int ob_control_init(struct ob_dev *dev);
 void ob_control_close(struct ob_dev *dev);
+void ob_workers_release(struct ob_dev *dev); /* those that ops.open or ops.run started begin */
 void ob_workers_stop(struct ob_dev *dev);
 void ob_watches_free(struct ob_worker *worker);
 void ob_watch_dispatch(struct ob_worker *worker, struct ob_watch *watch, uint32_t events);
@@ -267,7 +279,7 @@ void ob_client_gone(struct ob_dev *dev);
 
 static inline bool ob_on_control(const struct ob_dev *dev)
 {
-    return pthread_equal(dev->control_thread, pthread_self());
+    return pthread_equal(atomic_load_explicit(&dev->control_thread, memory_order_relaxed), pthread_self());
 }
 
 #endif

@@ -9,12 +9,23 @@
 
 #include "device/dev.h"
 
-static void append(struct ob_dma **list, struct ob_dma *dma)
+/* The list's changes are under dev->lock. */
+static void append(struct ob_dma_list *list, struct ob_dma *dma)
 {
     dma->lib.next = NULL;
-    while (*list)
-        list = &(*list)->lib.next;
-    *list = dma;
+    if (list->first)
+        list->last->lib.next = dma;
+    else
+        list->first = dma;
+    list->last = dma;
+}
+
+static void prepend(struct ob_dma_list *list, struct ob_dma *dma)
+{
+    dma->lib.next = list->first;
+    if (!list->first)
+        list->last = dma;
+    list->first = dma;
 }
 
 static int allowed(const struct ob_dma *dma, int prot)
@@ -22,9 +33,16 @@ static int allowed(const struct ob_dma *dma, int prot)
     return prot & (dma->to_guest ? PROT_WRITE : PROT_READ) ? 0 : -EACCES;
 }
 
+static bool bus_master(struct ob_dev *dev)
+{
+    return atomic_load_explicit(&dev->bus_master, memory_order_acquire);
+}
+
 /* Copies as far as memory is shared. OB_DONE, OB_LATER (the rest takes messages), or -errno. */
 static int copy_shared(struct ob_dev *dev, struct ob_dma *dma)
 {
+    if (!bus_master(dev))
+        return -EACCES;
     while (dma->lib.copied < dma->len) {
         struct ob_memory_piece piece;
         uint8_t *buf = (uint8_t *)dma->buf + dma->lib.copied;
@@ -45,8 +63,6 @@ int ob_dma_copy(struct ob_worker *worker, struct ob_dma *dma)
 {
     struct ob_dev *dev = worker->dev;
 
-    if (!atomic_load_explicit(&dev->bus_master, memory_order_acquire))
-        return -EACCES;
     dma->lib = (struct ob_dma_private){ .worker = worker };
     int err = copy_shared(dev, dma);
     if (err != OB_LATER)
@@ -84,12 +100,16 @@ static void complete(struct ob_dma *dma, int err)
 
 void ob_dma_run_completed(struct ob_worker *worker)
 {
+    /* The lock is the device's: a worker without such copies keeps away from it. What is appended after this look is
+     * followed by a wake-up. */
+    if (!worker->completed.first)
+        return;
     pthread_mutex_lock(&worker->dev->lock);
-    struct ob_dma *dma = worker->completed;
-    worker->completed = NULL;
+    struct ob_dma *dma = worker->completed.first;
+    worker->completed.first = NULL;
     pthread_mutex_unlock(&worker->dev->lock);
     while (dma) {
-        struct ob_dma *next = dma->lib.next;
+        struct ob_dma *next = dma->lib.next; /* done() may free it, or start it again */
         dma->done(dma, dma->lib.err);
         dma = next;
     }
@@ -107,7 +127,7 @@ static int send_piece(struct ob_dev *dev, struct ob_dma *dma)
 
     if (limit > OB_SESSION_DMA_PIECE)
         limit = OB_SESSION_DMA_PIECE;
-    int err = ob_memory_find(dev->memory, iova, dma->len - dma->lib.copied, &piece);
+    int err = bus_master(dev) ? ob_memory_find(dev->memory, iova, dma->len - dma->lib.copied, &piece) : -EACCES;
     if (!err)
         err = allowed(dma, piece.prot);
     if (err)
@@ -134,24 +154,25 @@ void ob_dma_send(struct ob_dev *dev)
 {
     for (;;) {
         pthread_mutex_lock(&dev->lock);
-        struct ob_dma *dma = dev->dma_queue;
+        struct ob_dma *dma = dev->dma_queue.first;
         if (dma)
-            dev->dma_queue = dma->lib.next;
+            dev->dma_queue.first = dma->lib.next;
         pthread_mutex_unlock(&dev->lock);
         if (!dma)
             return;
         int err = send_piece(dev, dma);
         if (err == -EAGAIN) {
             pthread_mutex_lock(&dev->lock);
-            dma->lib.next = dev->dma_queue;
-            dev->dma_queue = dma;
+            prepend(&dev->dma_queue, dma);
             pthread_mutex_unlock(&dev->lock);
             return;
         }
-        if (err)
+        if (err) {
             complete(dma, err);
-        else
-            append(&dev->dma_sent, dma);
+        } else {
+            dma->lib.next = dev->dma_sent;
+            dev->dma_sent = dma;
+        }
     }
 }
 
@@ -185,8 +206,8 @@ void ob_dma_answered(struct ob_dev *dev, uint16_t id, const struct ob_message *r
 void ob_dma_fail_all(struct ob_dev *dev)
 {
     pthread_mutex_lock(&dev->lock);
-    struct ob_dma *lists[2] = { dev->dma_sent, dev->dma_queue };
-    dev->dma_sent = dev->dma_queue = NULL;
+    struct ob_dma *lists[2] = { dev->dma_sent, dev->dma_queue.first };
+    dev->dma_sent = dev->dma_queue.first = NULL;
     pthread_mutex_unlock(&dev->lock);
     for (int i = 0; i < 2; i++) {
         for (struct ob_dma *dma = lists[i]; dma;) {
@@ -203,7 +224,7 @@ void ob_dma_fail_all(struct ob_dev *dev)
 int ob_dma_pin(struct ob_worker *worker, uint64_t iova, size_t len, int prot, struct iovec *iov, uint32_t *pins,
                int max)
 {
-    if (!atomic_load_explicit(&worker->dev->bus_master, memory_order_acquire))
+    if (!bus_master(worker->dev))
         return -EACCES;
     return ob_memory_pin(&worker->reader, worker->dev->memory, iova, len, prot, iov, pins, max);
 }
@@ -237,7 +258,7 @@ void ob_dma_window_close(struct ob_dev *dev, struct ob_window *window)
 
 void *ob_dma_window_pointer(struct ob_worker *worker, struct ob_window *window)
 {
-    if (!atomic_load_explicit(&worker->dev->bus_master, memory_order_acquire))
+    if (!bus_master(worker->dev))
         return NULL;
     return ob_window_pointer(window);
 }

@@ -1,5 +1,6 @@
 /* Brings a checked request to whom it concerns: what the session calls. */
 #include <errno.h>
+#include <string.h>
 
 #include "device/dev.h"
 #include "session/steps.h"
@@ -74,16 +75,20 @@ static void back_opened(void *back)
     pthread_mutex_lock(&dev->lock);
     dev->phase = OB_PHASE_LIVE;
     pthread_mutex_unlock(&dev->lock);
+    ob_timers_update(dev); /* they rested until now */
     if (!dev->cls.ops.run)
         return;
     dev->depth++;
+    dev->starting = true;
     dev->vault.dirty[OB_PART_STATE] = true;
     int err = dev->cls.ops.run(dev);
     dev->depth--;
     if (err < 0) {
-        ob_log(dev, "cannot run: error %d", err);
+        ob_log(dev, "it cannot run: %s", strerror(-err));
         dev->failure = err;
+        return; /* workers begin only to end, in ob_dev_free() */
     }
+    ob_workers_release(dev);
 }
 
 static int back_region_fd(void *back, int region)

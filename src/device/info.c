@@ -20,17 +20,14 @@ int ob_info_device(struct ob_dev *dev, const struct ob_message *m)
 }
 
 /* The sparse mmap capability of a BAR of which only parts are memory. Returns its size. */
-static size_t sparse_capability(struct ob_dev *dev, unsigned bar, uint8_t *out, size_t room)
+static size_t sparse_capability(struct ob_dev *dev, unsigned bar, uint8_t *out)
 {
     const struct ob_bar_state *state = &dev->bars[bar];
     struct vfio_region_info_cap_sparse_mmap cap = {
         .header = { .id = VFIO_REGION_INFO_CAP_SPARSE_MMAP, .version = 1 },
         .nr_areas = state->n_maps,
     };
-    size_t size = sizeof(cap) + state->n_maps * sizeof(struct vfio_region_sparse_mmap_area);
 
-    if (size > room)
-        return size;
     memcpy(out, &cap, sizeof(cap));
     out += sizeof(cap);
     for (unsigned i = 0; i < state->n_areas; i++) {
@@ -41,7 +38,7 @@ static size_t sparse_capability(struct ob_dev *dev, unsigned bar, uint8_t *out, 
         memcpy(out, &area, sizeof(area));
         out += sizeof(area);
     }
-    return size;
+    return sizeof(cap) + state->n_maps * sizeof(struct vfio_region_sparse_mmap_area);
 }
 
 int ob_info_region(struct ob_dev *dev, const struct ob_message *m)
@@ -49,7 +46,8 @@ int ob_info_region(struct ob_dev *dev, const struct ob_message *m)
     const struct vfio_region_info *asked = &m->u.region_info;
     struct ob_message reply = { .u.region_info = { .argsz = sizeof(*asked), .index = asked->index } };
     struct vfio_region_info *info = &reply.u.region_info;
-    uint8_t caps[4096];
+    uint8_t caps[sizeof(struct vfio_region_info_cap_sparse_mmap) +
+                 OB_MAX_MAPPED_AREAS * sizeof(struct vfio_region_sparse_mmap_area)];
     size_t caps_size = 0;
 
     if (asked->index >= VFIO_PCI_NUM_REGIONS)
@@ -66,7 +64,7 @@ int ob_info_region(struct ob_dev *dev, const struct ob_message *m)
             info->offset = state->file_off;
             if (!state->whole) {
                 info->flags |= VFIO_REGION_INFO_FLAG_CAPS;
-                caps_size = sparse_capability(dev, asked->index, caps, sizeof(caps));
+                caps_size = sparse_capability(dev, asked->index, caps);
             }
         }
     }

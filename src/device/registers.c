@@ -22,7 +22,7 @@ static uint32_t stride(const struct ob_reg *reg)
     return reg->stride ? reg->stride : reg->width;
 }
 
-int ob_registers_index(const struct ob_area *area, struct ob_area_index *index)
+int ob_registers_index(const struct ob_area *area, struct ob_area_index *index, const char **overlap)
 {
     uint32_t end = 0;
 
@@ -34,10 +34,18 @@ int ob_registers_index(const struct ob_area *area, struct ob_area_index *index)
     if (!index->reg)
         return -ENOMEM;
     index->size = end;
-    for (const struct ob_reg *r = area->regs; r->name; r++)
-        for (unsigned i = 0; i < elements(r); i++)
-            for (unsigned b = 0; b < r->width; b++)
-                index->reg[r->off + i * stride(r) + b] = (uint16_t)(r - area->regs + 1);
+    for (const struct ob_reg *r = area->regs; r->name; r++) {
+        for (unsigned i = 0; i < elements(r); i++) {
+            for (unsigned b = 0; b < r->width; b++) {
+                uint16_t *owner = &index->reg[r->off + i * stride(r) + b];
+                if (*owner) {
+                    *overlap = r->name;
+                    return -EINVAL;
+                }
+                *owner = (uint16_t)(r - area->regs + 1);
+            }
+        }
+    }
     return 0;
 }
 
@@ -65,6 +73,12 @@ struct piece {
     void *stored; /* NULL: no value */
 };
 
+/* Ones for the bytes of the register that the piece touches. */
+static uint64_t byte_mask(const struct piece *p)
+{
+    return (p->n == 8 ? UINT64_MAX : (UINT64_C(1) << 8 * p->n) - 1) << 8 * p->shift;
+}
+
 static int read_register(struct ob_req *req, const struct piece *p, uint8_t *data)
 {
     const struct ob_reg *reg = p->reg;
@@ -78,7 +92,7 @@ static int read_register(struct ob_req *req, const struct piece *p, uint8_t *dat
             return err;
     }
     if (reg->rc && p->stored) {
-        uint64_t left = load(p->stored, reg->width) & ~reg->rc;
+        uint64_t left = load(p->stored, reg->width) & ~(reg->rc & byte_mask(p));
         memcpy(p->stored, &left, reg->width);
         req->dev->vault.dirty[OB_PART_STATE] = true;
     }
@@ -90,7 +104,7 @@ static int read_register(struct ob_req *req, const struct piece *p, uint8_t *dat
 static int write_register(struct ob_req *req, const struct piece *p, const uint8_t *data)
 {
     const struct ob_reg *reg = p->reg;
-    uint64_t mask = (p->n == 8 ? UINT64_MAX : (UINT64_C(1) << 8 * p->n) - 1) << 8 * p->shift;
+    uint64_t mask = byte_mask(p);
     uint64_t val = load(data, p->n) << 8 * p->shift;
 
     if (p->stored && (reg->rw | reg->w1c)) {
@@ -136,9 +150,9 @@ int ob_registers_access(struct ob_req *req, const struct ob_area *area, const st
     if (reg->stored)
         p.stored = (uint8_t *)ob_vault_part(&req->dev->vault, OB_PART_STATE) + reg->state_off + p.index * reg->width;
     *n = p.n;
-    /* No guest accesses more than 8 bytes at once: larger ones are a client's, register by register. */
-    if (total <= 8 &&
-        (total < (reg->min_access ? reg->min_access : 1) || total > (reg->max_access ? reg->max_access : 8))) {
+    /* No guest accesses more than 8 bytes at once: larger ones are a client's, each piece an access of its own. */
+    uint32_t size = total <= 8 ? total : p.n;
+    if (size < (reg->min_access ? reg->min_access : 1) || size > (reg->max_access ? reg->max_access : 8)) {
         if (!req->access.write)
             memset(data, 0xff, p.n);
         return OB_DONE;

@@ -26,6 +26,8 @@ static int check_state(struct ob_dev *dev, const struct ob_state *state)
         uint64_t end = f->off + (uint64_t)f->elem * f->count;
         if (f->elem == 0 || f->count == 0 || end > state->size)
             return wrong(dev, "a field is empty or leaves its state", f->name);
+        if (f->since == 0 || f->since > state->version)
+            return wrong(dev, "a field is not from version 1 or later up to that of its state", f->name);
         for (const struct ob_field *g = state->fields; g != f; g++)
             if (g->off < end && f->off < g->off + (uint64_t)g->elem * g->count)
                 return wrong(dev, "a field overlaps another", f->name);
@@ -36,21 +38,71 @@ static int check_state(struct ob_dev *dev, const struct ob_state *state)
 /* --- Areas and registers
  * ------------------------------------------------------------------------------------------------ */
 
+static bool is_width(unsigned n)
+{
+    return n == 1 || n == 2 || n == 4 || n == 8;
+}
+
+/* What is in no field is not known to whoever describes or converts the state. */
+static bool in_field(const struct ob_state *state, uint64_t off, uint64_t size)
+{
+    for (const struct ob_field *f = state->fields; f && f->name; f++)
+        if (off >= f->off && off + size <= f->off + (uint64_t)f->elem * f->count)
+            return true;
+    return false;
+}
+
+static int check_masks(struct ob_dev *dev, const struct ob_reg *r)
+{
+    uint64_t used = r->rw | r->w1c | r->rc | r->reset;
+
+    if (!r->stored && used)
+        return wrong(dev, "a register has masks or a reset value and is not stored", r->name);
+    if (r->width < 8 && used >> 8 * r->width)
+        return wrong(dev, "a register's masks or reset value are wider than it", r->name);
+    if (r->rw & r->w1c)
+        return wrong(dev, "a bit of a register is in both rw and w1c", r->name);
+    return 0;
+}
+
 static int check_register(struct ob_dev *dev, const struct ob_area *area, const struct ob_reg *r)
 {
     uint32_t count = r->count ? r->count : 1, stride = r->stride ? r->stride : r->width;
     uint64_t end = r->off + (uint64_t)(count - 1) * stride + r->width;
+    unsigned min = r->min_access ? r->min_access : 1, max = r->max_access ? r->max_access : 8;
 
-    if (r->width != 1 && r->width != 2 && r->width != 4 && r->width != 8)
+    if (!is_width(r->width))
         return wrong(dev, "a register's width is not 1, 2, 4 or 8", r->name);
     if (stride < r->width || end > area->size || end > MAX_REGISTERS)
         return wrong(dev, "a register leaves its area, or the first 1 MiB of it", r->name);
-    if (r->stored && r->state_off + (uint64_t)count * r->width > dev->cls.state.size)
-        return wrong(dev, "a register's value leaves the state", r->name);
-    if (!r->stored && (r->rw | r->w1c | r->rc | r->reset))
-        return wrong(dev, "a register has masks or a reset value and is not stored", r->name);
-    if (r->width < 8 && (r->rw | r->w1c | r->rc | r->reset) >> 8 * r->width)
-        return wrong(dev, "a register's masks or reset value are wider than it", r->name);
+    if (!is_width(min) || !is_width(max) || min > max)
+        return wrong(dev, "a register's min_access and max_access are not 1, 2, 4 or 8, in this order", r->name);
+    if (r->stored && !in_field(&dev->cls.state, r->state_off, (uint64_t)count * r->width))
+        return wrong(dev, "a register's value is not within one field of the state", r->name);
+    return check_masks(dev, r);
+}
+
+/* Clients that map the MSI-X structures would write past the library. */
+static bool over_msix(const struct ob_dev *dev, unsigned bar, const struct ob_area *a)
+{
+    const struct ob_pci_layout *l = dev->layout;
+    uint64_t end = a->off + a->size;
+
+    return l->msix &&
+           ((l->msix_table_bar == bar && l->msix_table < end && a->off < l->msix_table + l->msix_table_size) ||
+            (l->msix_pba_bar == bar && l->msix_pba < end && a->off < l->msix_pba + l->msix_pba_size));
+}
+
+static int check_memory(struct ob_dev *dev, unsigned bar, const struct ob_area *a)
+{
+    if (a->flags & ~(OB_AREA_RAM | OB_AREA_MMAP))
+        return wrong(dev, "an area has flags that are none of OB_AREA_*", NULL);
+    if (!(a->flags & OB_AREA_MMAP))
+        return 0;
+    if (!(a->flags & OB_AREA_RAM) || a->off % PAGE || a->size % PAGE)
+        return wrong(dev, "an area that clients map is memory, in whole pages of 4096 bytes", NULL);
+    if (over_msix(dev, bar, a))
+        return wrong(dev, "an area that clients map lies over the MSI-X table or pending bits: move one", NULL);
     return 0;
 }
 
@@ -64,10 +116,11 @@ static int check_area(struct ob_dev *dev, unsigned bar, const struct ob_area *a,
     *end = a->off + a->size;
     if (kinds != 1)
         return wrong(dev, "an area is one of registers, a callback, or memory", NULL);
-    if (a->flags & OB_AREA_MMAP && (!(a->flags & OB_AREA_RAM) || a->off % PAGE || a->size % PAGE))
-        return wrong(dev, "an area that clients map is memory, in whole pages of 4096 bytes", NULL);
+    int err = check_memory(dev, bar, a);
+    if (err)
+        return err;
     for (const struct ob_reg *r = a->regs; r && r->name; r++, n++) {
-        int err = check_register(dev, a, r);
+        err = check_register(dev, a, r);
         if (err)
             return err;
     }
@@ -82,6 +135,8 @@ static int shape_bar(struct ob_dev *dev, unsigned bar, uint64_t *ram)
     const struct ob_area *areas = dev->cls.bars[bar].areas;
     uint64_t end = 0;
 
+    if (dev->cls.bars[bar].flags & ~(OB_BAR_IO | OB_BAR_64 | OB_BAR_PREFETCH))
+        return wrong(dev, "a BAR has flags that are none of OB_BAR_*", NULL);
     while (areas && areas[state->n_areas].size > 0) {
         int err = check_area(dev, bar, &areas[state->n_areas], &end);
         if (err) {
@@ -97,9 +152,10 @@ static int shape_bar(struct ob_dev *dev, unsigned bar, uint64_t *ram)
     state->file_off = dev->bars_size;
     for (unsigned i = 0; i < state->n_areas; i++) {
         if (areas[i].regs) {
-            int err = ob_registers_index(&areas[i], &state->index[i]);
+            const char *overlap = NULL;
+            int err = ob_registers_index(&areas[i], &state->index[i], &overlap);
             if (err)
-                return err;
+                return overlap ? wrong(dev, "a register overlaps another", overlap) : err;
         } else if (areas[i].flags & OB_AREA_MMAP) {
             state->ram_off[i] = state->file_off + areas[i].off;
             state->n_maps++;
@@ -108,6 +164,8 @@ static int shape_bar(struct ob_dev *dev, unsigned bar, uint64_t *ram)
             *ram += (areas[i].size + PAGE - 1) & ~(uint64_t)(PAGE - 1);
         }
     }
+    if (state->n_maps > OB_MAX_MAPPED_AREAS)
+        return wrong(dev, "a BAR has more than 64 areas that clients map", NULL);
     state->whole = state->n_maps == 1 && areas[0].size == dev->cls.bars[bar].size;
     if (state->n_maps > 0)
         dev->bars_size += dev->cls.bars[bar].size;
@@ -261,14 +319,18 @@ int ob_shape_check(struct ob_dev *dev, size_t *ram)
 
     if (!err)
         err = check_state(dev, &dev->cls.shared);
-    if (!err && (dev->cls.timers > MAX_TIMERS || (dev->cls.timers > 0 && !dev->cls.ops.timer)))
-        err = wrong(dev, "more than 64 timers, or timers without ops.timer", NULL);
+    if (!err && dev->cls.timers > MAX_TIMERS)
+        err = wrong(dev, "more than 64 timers", NULL);
+    if (!err && dev->cls.timers > 0 && !dev->cls.ops.timer)
+        err = wrong(dev, "timers without ops.timer", NULL);
     if (!err)
         err = shape_irqs(dev);
     if (!err)
         err = shape_config(dev); /* knows what sizes a BAR may have */
     for (unsigned bar = 0; !err && bar < 6; bar++)
         err = shape_bar(dev, bar, &private_ram);
+    if (err == -ENOMEM)
+        ob_log(dev, "no memory for what the class declares");
     *ram = private_ram;
     return err;
 }
@@ -276,7 +338,7 @@ int ob_shape_check(struct ob_dev *dev, size_t *ram)
 void ob_shape_free(struct ob_dev *dev)
 {
     for (int bar = 0; bar < 6; bar++) {
-        for (unsigned i = 0; i < dev->bars[bar].n_areas; i++)
+        for (unsigned i = 0; dev->bars[bar].index && i < dev->bars[bar].n_areas; i++)
             free(dev->bars[bar].index[i].reg);
         free(dev->bars[bar].index);
         free(dev->bars[bar].ram_off);

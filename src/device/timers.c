@@ -20,7 +20,8 @@ static uint64_t earliest(struct ob_dev *dev)
     const uint64_t *deadlines = ob_vault_part(&dev->vault, OB_PART_TIMERS);
     uint64_t first = dev->req->wait != OB_WAIT_NOTHING ? dev->req->deadline : UINT64_MAX;
 
-    for (unsigned i = 0; i < dev->cls.timers; i++)
+    /* Without a session the device rests: its timers fire when the next one begins. */
+    for (unsigned i = 0; dev->phase == OB_PHASE_LIVE && i < dev->cls.timers; i++)
         if (deadlines[i] && deadlines[i] < first)
             first = deadlines[i];
     return first;
@@ -65,12 +66,10 @@ static void expired(struct ob_dev *dev, struct ob_source *source, uint32_t event
         return;
     uint64_t now = ob_now();
     dev->timer_armed = 0;
-    /* Without a session the device rests: its timers fire when the next one begins. */
     if (dev->phase == OB_PHASE_LIVE)
         run_timers(dev, now);
     ob_req_expire(dev, now);
-    if (dev->phase == OB_PHASE_LIVE)
-        ob_timers_update(dev);
+    ob_timers_update(dev);
 }
 
 int ob_timers_init(struct ob_dev *dev)

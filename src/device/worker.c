@@ -1,5 +1,6 @@
 /* Workers: the threads of a device and its control loop, the descriptors they watch, how they sleep and are woken. */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -36,14 +37,11 @@ void ob_worker_wake(struct ob_worker *worker)
             ;
 }
 
-/* To be called before looking for what the wake-up was about. */
+/* To be called before looking for what the wake-up was about. The eventfd is edge-triggered and never read: each write
+ * is an event of its own. The exchange pairs with that of a waker that found the flag set and did not write. */
 static void take_wake(struct ob_worker *worker)
 {
-    uint64_t n;
-
-    while (read(worker->wake, &n, sizeof(n)) < 0 && errno == EINTR)
-        ;
-    atomic_store(&worker->woken, false);
+    (void)atomic_exchange(&worker->woken, false);
 }
 
 /* --- Descriptors
@@ -83,11 +81,16 @@ int ob_worker_fd(struct ob_worker *worker, int fd, uint32_t events, ob_ready_fn 
     if (!ready)
         return -EINVAL;
     if (watch) {
-        bool same = watch->events == events;
+        uint32_t before = watch->events;
+        watch->events = events;
+        int err = before == events ? 0 : control_epoll(worker, EPOLL_CTL_MOD, watch);
+        if (err) {
+            watch->events = before;
+            return err;
+        }
         watch->ready = ready;
         watch->ctx = ctx;
-        watch->events = events;
-        return same ? 0 : control_epoll(worker, EPOLL_CTL_MOD, watch);
+        return 0;
     }
     watch = malloc(sizeof(*watch));
     if (!watch)
@@ -143,10 +146,21 @@ void ob_watches_free(struct ob_worker *worker)
 /* --- The loop of a thread
  * -------------------------------------------------------------------------------------------------- */
 
-static void handle_events(struct ob_worker *worker, int timeout)
+/* Whoever sleeps holds nothing of the guest's, and delays no unmap. */
+static int wait_events(struct ob_worker *worker, struct epoll_event *events, bool sleep)
+{
+    if (!sleep)
+        return epoll_wait(worker->epoll, events, WORKER_EVENTS, 0);
+    ob_reader_offline(&worker->reader);
+    int n = epoll_wait(worker->epoll, events, WORKER_EVENTS, -1);
+    ob_reader_online(&worker->reader);
+    return n;
+}
+
+static void handle_events(struct ob_worker *worker, bool sleep)
 {
     struct epoll_event events[WORKER_EVENTS];
-    int n = epoll_wait(worker->epoll, events, WORKER_EVENTS, timeout);
+    int n = wait_events(worker, events, sleep);
 
     for (int i = 0; i < n; i++) {
         if (events[i].data.u64 == 0)
@@ -160,22 +174,11 @@ static void handle_events(struct ob_worker *worker, int timeout)
 
 static int poll_once(struct ob_worker *worker)
 {
+    ob_dma_run_completed(worker); /* first: what done() begins, poll finds before a sleep */
     int n = worker->ops->poll(worker);
 
-    ob_dma_run_completed(worker);
     ob_reader_quiescent(&worker->reader);
     return n;
-}
-
-static void sleep_until_woken(struct ob_worker *worker)
-{
-    ob_reader_offline(&worker->reader);
-    struct epoll_event event;
-    /* Level-triggered: handle_events() finds the same event again once this worker is online. */
-    while (epoll_wait(worker->epoll, &event, 1, -1) < 0 && errno == EINTR)
-        ;
-    ob_reader_online(&worker->reader);
-    handle_events(worker, 0);
 }
 
 static void *worker_main(void *arg)
@@ -184,6 +187,8 @@ static void *worker_main(void *arg)
     unsigned busy = 0;
     int n = 0;
 
+    while (sem_wait(&worker->gate) < 0) /* EINTR is its only error */
+        ;
     ob_reader_online(&worker->reader);
     while (!atomic_load_explicit(&worker->stop, memory_order_acquire)) {
         n = poll_once(worker);
@@ -194,9 +199,9 @@ static void *worker_main(void *arg)
         if (n < 0)
             break;
         if (n == 0)
-            sleep_until_woken(worker);
+            handle_events(worker, true);
         else if (++busy % BUSY_POLLS == 0)
-            handle_events(worker, 0);
+            handle_events(worker, false);
     }
     if (n < 0)
         ob_log(worker->dev, "a worker stopped: %s", strerror(-n));
@@ -209,7 +214,7 @@ static void *worker_main(void *arg)
 
 static int init_worker(struct ob_worker *worker, struct ob_dev *dev)
 {
-    struct epoll_event event = { .events = EPOLLIN, .data.u64 = 0 };
+    struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.u64 = 0 };
 
     worker->dev = dev;
     worker->swept = true;
@@ -222,10 +227,22 @@ static int init_worker(struct ob_worker *worker, struct ob_dev *dev)
     return ob_reader_add(ob_memory_epoch(dev->memory), &worker->reader);
 }
 
+/* A worker that has ended unpins nothing more. */
+static void drop_pins(struct ob_worker *worker)
+{
+    if (worker->reader.held > 0)
+        ob_log(worker->dev, "a worker ends with guest memory pinned: the class has to unpin it in ops.quiesce");
+    for (uint32_t slot = 0; worker->reader.held > 0; slot++)
+        while (atomic_load(&worker->reader.counters[slot]) > 0)
+            ob_reader_lower(&worker->reader, slot);
+}
+
 static void close_worker(struct ob_worker *worker)
 {
-    if (worker->reader.epoch)
-        (void)ob_reader_remove(&worker->reader); /* refuses while something is pinned, which memory_free() survives */
+    if (worker->reader.epoch) {
+        drop_pins(worker);
+        (void)ob_reader_remove(&worker->reader); /* refuses only what is pinned */
+    }
     ob_watches_free(worker);
     if (worker->wake >= 0)
         close(worker->wake);
@@ -233,11 +250,28 @@ static void close_worker(struct ob_worker *worker)
         close(worker->epoll);
 }
 
+/* Signals are the process's, and none of its handlers is to run on our threads; those that a thread's own instructions
+ * cause stay, as a fault in guest memory that was cut short is one. */
+static int make_thread(struct ob_worker *worker)
+{
+    sigset_t blocked, before;
+
+    sigfillset(&blocked);
+    sigdelset(&blocked, SIGBUS);
+    sigdelset(&blocked, SIGSEGV);
+    sigdelset(&blocked, SIGFPE);
+    sigdelset(&blocked, SIGILL);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    int err = pthread_create(&worker->thread, NULL, worker_main, worker);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return -err;
+}
+
 int ob_worker_start(struct ob_dev *dev, const struct ob_worker_ops *ops, void *ctx, struct ob_worker **out)
 {
     struct ob_worker *worker;
 
-    if (!ops->poll)
+    if (!ops->poll || !dev->starting)
         return -EINVAL;
     if (posix_memalign((void **)&worker, _Alignof(struct ob_worker), sizeof(*worker)) != 0)
         return -ENOMEM;
@@ -245,19 +279,27 @@ int ob_worker_start(struct ob_dev *dev, const struct ob_worker_ops *ops, void *c
     worker->wake = worker->epoll = -1;
     worker->ops = ops;
     worker->ctx = ctx;
+    sem_init(&worker->gate, 0, 0);
     int err = init_worker(worker, dev);
-    if (!err) {
-        *out = worker;
-        err = -pthread_create(&worker->thread, NULL, worker_main, worker);
-    }
+    if (!err)
+        err = make_thread(worker);
     if (err) {
         close_worker(worker);
         free(worker);
         return err;
     }
     worker->next = dev->workers;
-    dev->workers = worker;
+    *out = dev->workers = worker;
     return 0;
+}
+
+void ob_workers_release(struct ob_dev *dev)
+{
+    dev->starting = false;
+    for (struct ob_worker *w = dev->workers; w && !w->released; w = w->next) {
+        w->released = true;
+        sem_post(&w->gate);
+    }
 }
 
 void ob_workers_stop(struct ob_dev *dev)
@@ -266,6 +308,7 @@ void ob_workers_stop(struct ob_dev *dev)
         atomic_store_explicit(&w->stop, true, memory_order_release);
         ob_worker_wake(w);
     }
+    ob_workers_release(dev);
     while (dev->workers) {
         struct ob_worker *worker = dev->workers;
         pthread_join(worker->thread, NULL);
@@ -316,7 +359,7 @@ int ob_control_init(struct ob_dev *dev)
     int err = ob_reader_add(ob_memory_epoch(dev->memory), &control->reader);
     if (!err) {
         ob_reader_online(&control->reader);
-        err = ob_source_set(dev, &dev->wake_source, control->wake, EPOLLIN);
+        err = ob_source_set(dev, &dev->wake_source, control->wake, EPOLLIN | EPOLLET);
     }
     if (!err)
         err = ob_source_set(dev, &dev->epoch_source, ob_epoch_wake_fd(ob_memory_epoch(dev->memory)), EPOLLIN);
