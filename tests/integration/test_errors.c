@@ -189,7 +189,7 @@ static void test_random(void **state)
     struct ob_fixture *fixture = *state;
     unsigned seed = 20261122;
 
-    print_message("seed %u\n", seed);
+    print_message("# seed %u\n", seed);
     srandom(seed);
     for (int i = 0; i < 3000; i++) {
         uint8_t payload[96];
