@@ -100,8 +100,8 @@ static void wait_done(struct rig *rig, uint32_t entries)
     assert_int_equal(ob_read32(rig->raw, TD_BAR, TD_RING_DONE), rig->produced);
 }
 
-/* While its eventfd is being replaced a message may be sent twice (src/pci/interrupts.c), but none may be lost: there is
- * one after the last entry is done. */
+/* While its eventfd is being replaced a message may be sent twice (src/pci/interrupts.c), but none may be lost: there
+ * is one after the last entry is done. */
 static void wait_done_at_least(struct rig *rig)
 {
     do
