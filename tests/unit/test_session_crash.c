@@ -45,7 +45,8 @@ static void reply(struct script *s, uint16_t id, uint16_t command, const void *p
     struct ob_header h = { .id = id, .command = command, .size = (uint32_t)(sizeof(h) + size), .flags = OB_FLAG_REPLY };
 
     memcpy(s->expected + s->expected_size, &h, sizeof(h));
-    memcpy(s->expected + s->expected_size + sizeof(h), payload, size);
+    if (size > 0)
+        memcpy(s->expected + s->expected_size + sizeof(h), payload, size);
     s->expected_size += sizeof(h) + size;
 }
 
