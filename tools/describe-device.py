@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Prints the description file of a built-in device, as the back-end conventions of vhost-user have it, on which those of
-vfio-user are based. Usage: describe-device.py OUTBOARD DEVICE BINARY"""
+"""Prints the description file of a built-in device, as the back-end conventions of vhost-user have it, on which those
+of vfio-user are based. Usage: describe-device.py OUTBOARD DEVICE BINARY"""
 import json
 import subprocess
 import sys

@@ -21,6 +21,8 @@
 
 /* How long a process may take to end after SIGTERM before it is killed. */
 #define RUN_GRACE_MS 5000
+/* How long a program may take to say what it is. */
+#define RUN_ANSWER_MS 30000
 
 /* A child. `pid` is 0 before it is started and after it was reaped. */
 struct process {
@@ -99,8 +101,9 @@ bool run_process_ended(struct process *process);
 void run_process_signal(const struct process *process, int signal);
 /* "exited with status 3", "was killed by signal 9 (Killed)". */
 const char *run_process_text(int status, char *text, size_t size);
-/* Runs a program and gives what it wrote on standard output, at most 1 MiB, malloc'ed; NULL if it cannot be executed
- * (*err is -errno), or did not end with status 0 within RUN_GRACE_MS (*err is 0). */
+/* Runs a program and gives what it wrote on standard output, malloc'ed; NULL if it ended with another status than 0
+ * (*err is 0), or could not be executed, did not end within RUN_ANSWER_MS, or wrote more than 1 MiB (*err is -errno).
+ */
 char *run_process_output(const char *file, char *const *argv, int *err);
 
 /* --- run_supervise.c ---------------------------------------------------------------------------------------------- */

@@ -186,6 +186,13 @@ static json_t *capabilities(const struct run_device *device, int *status)
     int err = 0;
 
     text = device->cls != NULL ? ob_class_describe(device->cls) : run_process_output(device->name, argv, &err);
+    if (err == -ETIMEDOUT || err == -EFBIG) {
+        say("run: device %s: %s --print-capabilities %s: a device program that does not have this option has to refuse "
+            "it",
+            device->label, device->name, err == -EFBIG ? "prints too much" : "does not end");
+        *status = STATUS_FAILED;
+        return NULL;
+    }
     if (err < 0) {
         say("run: device %s: cannot execute %s: %s", device->label, device->name, strerror(-err));
         *status = STATUS_FAILED;

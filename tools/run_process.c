@@ -166,8 +166,8 @@ static int64_t now_ms(void)
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-/* Reads to the end of the pipe, or until `deadline`; false: the deadline passed, or there was too much. */
-static bool read_all(int fd, int64_t deadline, char *text)
+/* Reads to the end of the pipe; -ETIMEDOUT if that does not come before `deadline`, -EFBIG if there is too much. */
+static int read_all(int fd, int64_t deadline, char *text)
 {
     size_t used = 0;
 
@@ -176,26 +176,36 @@ static bool read_all(int fd, int64_t deadline, char *text)
         int64_t left = deadline - now_ms();
         ssize_t n;
 
-        if (left <= 0 || used == OUTPUT_MAX)
-            return false;
+        if (left <= 0)
+            return -ETIMEDOUT;
+        if (used == OUTPUT_MAX)
+            return -EFBIG;
         if (poll(&poll_fd, 1, (int)left) <= 0)
             continue;
         n = read(fd, text + used, OUTPUT_MAX - used);
         if (n == 0)
             break;
         if (n < 0)
-            return false;
+            return -errno;
         used += (size_t)n;
     }
     text[used] = '\0';
-    return true;
+    return 0;
+}
+
+static int await_end(const struct process *process, int64_t deadline)
+{
+    struct pollfd end = { .fd = process->pidfd, .events = POLLIN };
+    int64_t left = deadline - now_ms();
+
+    return poll(&end, 1, left > 0 ? (int)left : 0) > 0 ? 0 : -ETIMEDOUT;
 }
 
 char *run_process_output(const char *file, char *const *argv, int *err)
 {
     struct process process = { .pidfd = -1 };
     struct spawn spawn = { .file = file, .argv = argv, .device = true, .listener = -1, .ready = -1 };
-    int64_t deadline = now_ms() + RUN_GRACE_MS;
+    int64_t deadline = now_ms() + RUN_ANSWER_MS;
     char *text;
     int fds[2];
 
@@ -211,17 +221,16 @@ char *run_process_output(const char *file, char *const *argv, int *err)
         return NULL;
     }
     text = run_alloc(OUTPUT_MAX + 1, 1);
-    bool complete = read_all(fds[0], deadline, text);
-    struct pollfd end = { .fd = process.pidfd, .events = POLLIN };
-    int64_t left = complete ? deadline - now_ms() : 0;
-
+    *err = read_all(fds[0], deadline, text);
     close(fds[0]);
-    if (poll(&end, 1, left > 0 ? (int)left : 0) <= 0)
+    if (*err == 0)
+        *err = await_end(&process, deadline);
+    if (*err < 0)
         kill(-process.pid, SIGKILL);
     while (waitpid(process.pid, &process.status, 0) < 0 && errno == EINTR)
         ;
     close(process.pidfd);
-    if (complete && WIFEXITED(process.status) && WEXITSTATUS(process.status) == 0)
+    if (*err == 0 && WIFEXITED(process.status) && WEXITSTATUS(process.status) == 0)
         return text;
     free(text);
     return NULL;

@@ -6,9 +6,10 @@
  * counts for the receiver's timeout. Nothing that a peer sends is lost: characters wait in the peer's own buffers until
  * the FIFO has room; an overrun can happen in loopback only.
  *
- * Transmit. What is written to THR is committed first, then sent (ob_after), as an effect must be. When the guest works
- * by interrupts, a FIFO that is filling is not sent byte by byte: the transmitter's interrupt would rise and fall with
- * each; it is sent when it is full, TX_HOLD_NS after the last byte, or once the guest looks at LSR.
+ * Transmit. What is written to THR is committed first, then sent, as an effect must be. A FIFO that is filling is not
+ * sent byte by byte, which would cost a system call and, with interrupts, a rise and fall of the line for each: it is
+ * sent when it is full (ob_after), when the guest looks at LSR, or TX_HOLD_NS after the last byte, whichever comes
+ * first. Without FIFOs each byte is sent at once.
  *
  * Crash. `written` in shared memory counts what write(2) took, `sent` in state what the UART knows of: a successor
  * skips the difference. A process killed between write(2) and the next store leaves bytes that were sent and not
@@ -22,7 +23,7 @@
 #include "uart.h"
 
 #define RING_SIZE  4096u
-#define TX_HOLD_NS UINT64_C(100000)
+#define TX_HOLD_NS UINT64_C(1000000)
 /* 9.0 of the data sheet: the receiver's timeout is four character times. */
 #define TIMEOUT_CHARACTERS 4
 
@@ -155,6 +156,7 @@ static void serial_send(struct ob_dev *dev)
     serial_settle(dev);
 }
 
+/* Unless the session is over or the line has to say first that it takes more. */
 static void serial_send_after(struct ob_dev *dev, uint64_t unused)
 {
     const struct serial_scratch *s = ob_scratch(dev);
@@ -181,12 +183,10 @@ static int data_write(struct ob_req *req, const struct ob_reg *reg, unsigned ind
     struct serial *serial = ob_state(dev);
 
     ob_uart_write_data(&serial->uart, (uint8_t)val);
-    if (serial->uart.tx_count) {
-        if ((serial->uart.ier & UART_IER_THRI) && !ob_uart_tx_full(&serial->uart))
-            ob_timer(dev, SERIAL_TIMER_TX, ob_now() + TX_HOLD_NS);
-        else
-            ob_after(dev, serial_send_after, 0);
-    }
+    if (ob_uart_tx_full(&serial->uart))
+        ob_after(dev, serial_send_after, 0);
+    else if (serial->uart.tx_count)
+        ob_timer(dev, SERIAL_TIMER_TX, ob_now() + TX_HOLD_NS);
     serial_settle(dev);
     return OB_DONE;
 }
@@ -199,15 +199,12 @@ static int enable_read(struct ob_req *req, const struct ob_reg *reg, unsigned in
     return OB_DONE;
 }
 
-/* What was held for the interrupt is not held when it is switched off. */
 static int enable_write(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t val, uint64_t mask)
 {
     struct ob_dev *dev = ob_req_dev(req);
     struct serial *serial = ob_state(dev);
 
     ob_uart_write_enable(&serial->uart, (uint8_t)val);
-    if (serial->uart.tx_count && !(serial->uart.ier & UART_IER_THRI))
-        ob_after(dev, serial_send_after, 0);
     serial_settle(dev);
     return OB_DONE;
 }
@@ -252,15 +249,16 @@ static int modem_write(struct ob_req *req, const struct ob_reg *reg, unsigned in
     return OB_DONE;
 }
 
-/* A guest that looks here waits for the transmitter: what was held goes. */
+/* A guest that looks here waits for the transmitter: what was held goes. It may go at once, as earlier requests wrote
+ * it and are committed; should this one die, `written` tells the successor. */
 static int line_status_read(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t *val)
 {
     struct ob_dev *dev = ob_req_dev(req);
     struct serial *serial = ob_state(dev);
 
-    *val = ob_uart_read_line_status(&serial->uart);
     if (serial->uart.tx_count)
-        ob_after(dev, serial_send_after, 0);
+        serial_send_after(dev, 0);
+    *val = ob_uart_read_line_status(&serial->uart);
     serial_settle(dev);
     return OB_DONE;
 }

@@ -192,6 +192,24 @@ static void commit_piece(struct ob_dev *dev)
     ob_dev_commit(dev);
 }
 
+/* The handler still knows the request, which is refused: its answer will be dropped, and frees it. */
+static int deadlocked(struct ob_req *req)
+{
+    struct ob_dev *dev = req->dev;
+    struct ob_req *next = ob_req_new(dev);
+
+    ob_dev_rollback(dev);
+    if (!next) {
+        dev->failure = -ENOMEM;
+        return -EDEADLK;
+    }
+    next->kind = req->kind;
+    next->multi_next = req->multi_next; /* how many are done */
+    req->expired = true;
+    dev->req = next;
+    return -EDEADLK;
+}
+
 /* From req->access.done on. OB_DONE: the whole access; OB_LATER; -errno. */
 static int run_access(struct ob_req *req)
 {
@@ -214,12 +232,10 @@ static int run_access(struct ob_req *req)
         }
         if (err == OB_LATER && dev->dma_asked != asked) {
             ob_log(dev, "a handler keeps a request and asks for guest memory by message: the client cannot serve both");
-            req->expired = true; /* its answer will be dropped, and frees it */
-            dev->req = ob_req_new(dev);
-            if (!dev->req)
-                dev->req = req, dev->failure = -ENOMEM;
-            return -EDEADLK;
+            return deadlocked(req);
         }
+        if (err)
+            ob_dev_rollback(dev); /* the pieces before are committed */
         if (err == OB_LATER)
             return req->wait == OB_WAIT_HANDLER ? err : ob_req_keep(req, OB_WAIT_HANDLER);
         if (err < 0)
@@ -254,6 +270,7 @@ int ob_access_start(struct ob_dev *dev, const struct ob_message *m)
     if (err)
         return err;
     req->kind = OB_REQ_ACCESS;
+    req->resetting = false;
     req->access.region = a->region;
     req->access.offset = a->offset;
     req->access.count = a->count;
@@ -300,8 +317,6 @@ static int finish_multi(struct ob_dev *dev, int err)
 
     if (err == OB_LATER || (err < 0 && req->multi_next == 0))
         return err;
-    if (err < 0)
-        ob_vault_rollback(&dev->vault);
     struct ob_message reply = { .u.write_multi = { req->multi_next } };
     ob_session_reply(&dev->session, &reply, -1);
     return OB_DONE;
@@ -313,6 +328,7 @@ int ob_access_multi(struct ob_dev *dev, const struct ob_message *m)
     uint32_t part = dev->session.position.part;
 
     req->kind = OB_REQ_MULTI;
+    req->resetting = false;
     req->multi_count = m->u.write_multi.wr_cnt;
     req->multi_next = part >> 4;
     req->access.done = part & 15;

@@ -180,8 +180,6 @@ static int open_class(struct ob_dev *dev, enum ob_origin origin)
     if (origin == OB_FRESH)
         first_state(dev);
     dev->config_changed = true;
-    if (origin == OB_CRASHED)
-        ob_dev_signal(dev); /* what the predecessor committed and did not live to signal, before we commit anything */
     ob_transaction_begin(dev);
     dev->starting = true;
     if (dev->cls.ops.open)
@@ -259,17 +257,6 @@ static void end_session(struct ob_dev *dev)
     }
 }
 
-/* Answers that came too late, or from workers that were stopped. */
-static void free_answers(struct ob_dev *dev)
-{
-    while (dev->answers) {
-        struct ob_req *req = dev->answers;
-        dev->answers = req->next;
-        if (req != dev->req)
-            free(req);
-    }
-}
-
 void ob_dev_free(struct ob_dev *dev)
 {
     if (!dev)
@@ -279,7 +266,7 @@ void ob_dev_free(struct ob_dev *dev)
     ob_workers_stop(dev);
     if (dev->opened && dev->cls.ops.close)
         dev->cls.ops.close(dev);
-    free_answers(dev);
+    ob_answers_take(dev); /* the last ones, to requests that nobody waits for */
     if (dev->listening)
         ob_listener_close(&dev->listener);
     if (dev->control.reader.epoch)

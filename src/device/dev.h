@@ -103,6 +103,9 @@ struct ob_req {
     uint64_t multi_next, multi_count; /* OB_REQ_MULTI */
     /* OB_REQ_UNMAP */
     struct ob_wire_dma_unmap unmap;
+    /* OB_REQ_IRQS: the holder's keys of its descriptors */
+    uint64_t keys[OB_RECEIVER_MAX_FDS];
+    unsigned n_keys;
 };
 
 struct ob_after {
@@ -172,7 +175,7 @@ struct ob_dev {
     _Atomic pthread_t control_thread;
     unsigned depth; /* of transactions: 0: none */
     struct ob_after *after;
-    unsigned n_after, max_after, next_after;
+    unsigned n_after, max_after, next_after, due_after; /* due: their cause is committed */
     bool running_after;
 
     struct ob_worker control;
@@ -195,7 +198,8 @@ void ob_shape_free(struct ob_dev *dev);
 void ob_transaction_begin(struct ob_dev *dev);
 void ob_transaction_end(struct ob_dev *dev);
 void ob_dev_commit(struct ob_dev *dev);
-void ob_dev_signal(struct ob_dev *dev); /* delivers the current commit's interrupts; also after a crash */
+void ob_dev_rollback(struct ob_dev *dev); /* what was done since the last commit never happened */
+void ob_dev_signal(struct ob_dev *dev);   /* delivers the current commit's interrupts; also after a crash */
 int ob_req_keep(struct ob_req *req, enum ob_wait wait);
 int ob_req_finish(struct ob_dev *dev, int err); /* the kept request: answered */
 void ob_req_expire(struct ob_dev *dev, uint64_t now);
@@ -227,6 +231,7 @@ int ob_info_io_fds(struct ob_dev *dev, const struct ob_message *m);
 size_t ob_maps_size(void);
 int ob_maps_init(struct ob_dev *dev);
 int ob_maps_restore(struct ob_dev *dev);
+void ob_maps_forget(struct ob_dev *dev); /* a predecessor's client will not come back */
 int ob_maps_map(struct ob_dev *dev, const struct ob_message *m, int *fds, unsigned nfds);
 int ob_maps_unmap(struct ob_dev *dev, const struct ob_message *m);
 int ob_maps_unmap_go_on(struct ob_dev *dev);
@@ -237,6 +242,7 @@ size_t ob_bindings_size(const struct ob_dev *dev);
 int ob_signals_restore(struct ob_dev *dev);
 int ob_signals_set(struct ob_dev *dev, const struct ob_message *m, int *fds, unsigned nfds);
 int ob_signals_set_go_on(struct ob_dev *dev);
+void ob_signals_note(struct ob_dev *dev); /* the SET_IRQS at hand is executed, whatever its reply says */
 void ob_signals_disconnect(struct ob_dev *dev);
 bool ob_grace_over(struct ob_dev *dev); /* closes what nobody can use any more; true when nothing is left */
 void ob_signals_poll(struct ob_dev *dev);

@@ -52,10 +52,8 @@ static int back_execute(void *back, const struct ob_message *m, int *fds, unsign
     dev->depth++;
     int err = execute(dev, m, fds, nfds);
     dev->depth--;
-    if (err != OB_DONE) {
-        ob_vault_rollback(&dev->vault);
-        dev->n_after = dev->next_after; /* effects of what has not happened */
-    }
+    if (err != OB_DONE)
+        ob_dev_rollback(dev);
     ob_step(executed);
     return err;
 }

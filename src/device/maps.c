@@ -41,7 +41,25 @@ int ob_maps_init(struct ob_dev *dev)
         return err;
     dev->map_entry = calloc(OB_SESSION_MAX_DMA_MAPS, sizeof(*dev->map_entry));
     dev->free_entries = calloc(OB_SESSION_MAX_DMA_MAPS, sizeof(*dev->free_entries));
-    return dev->map_entry && dev->free_entries ? 0 : -ENOMEM;
+    if (!dev->map_entry || !dev->free_entries)
+        return -ENOMEM;
+    for (uint32_t e = OB_SESSION_MAX_DMA_MAPS; e-- > 0;)
+        dev->free_entries[dev->n_free_entries++] = e;
+    return 0;
+}
+
+static void free_entry(struct ob_dev *dev, uint32_t e)
+{
+    if (entries(dev)[e].from)
+        ob_journal_store(&entries(dev)[e].from, 0);
+    dev->free_entries[dev->n_free_entries++] = e;
+}
+
+void ob_maps_forget(struct ob_dev *dev)
+{
+    dev->n_free_entries = 0;
+    for (uint32_t e = OB_SESSION_MAX_DMA_MAPS; held(dev) && e-- > 0;)
+        free_entry(dev, e);
 }
 
 /* The position that the present request will have brought the device to. */
@@ -54,8 +72,13 @@ static void note_map(struct ob_dev *dev, uint32_t slot, const struct map_entry *
 {
     uint32_t e = dev->free_entries[--dev->n_free_entries];
 
+    struct map_entry *entry = &entries(dev)[e];
+
     dev->map_entry[slot] = e + 1;
-    entries(dev)[e] = *map;
+    /* `from`, which is not executed yet, goes first: whatever the rest says meanwhile, the entry is free. */
+    ob_journal_store(&entry->from, map->from);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    *entry = *map;
 }
 
 static void note_unmap(struct ob_dev *dev, uint32_t slot, uint64_t to)
@@ -63,7 +86,7 @@ static void note_unmap(struct ob_dev *dev, uint32_t slot, uint64_t to)
     uint32_t e = dev->map_entry[slot] - 1;
 
     dev->map_entry[slot] = 0;
-    entries(dev)[e].to = to;
+    ob_journal_store(&entries(dev)[e].to, to);
     /* Free as soon as the commit is through, which is before anybody can ask for another entry. */
     dev->free_entries[dev->n_free_entries++] = e;
     ob_holder_drop_key(&dev->session.holder, entries(dev)[e].key);
@@ -93,13 +116,15 @@ int ob_maps_restore(struct ob_dev *dev)
 {
     uint64_t executed = dev->session.position.executed;
 
+    dev->n_free_entries = 0;
     for (uint32_t e = OB_SESSION_MAX_DMA_MAPS; held(dev) && e-- > 0;) {
         const struct map_entry *map = &entries(dev)[e];
         if (map->from == 0 || map->from > executed || map->to <= executed) {
-            dev->free_entries[dev->n_free_entries++] = e;
+            free_entry(dev, e); /* a map that was not executed must not come true when its position does */
             continue;
         }
-        entries(dev)[e].to = UINT64_MAX; /* an unmap that was not executed never happened */
+        if (map->to != UINT64_MAX)
+            ob_journal_store(&entries(dev)[e].to, UINT64_MAX); /* an unmap that was not executed never happened */
         int err = restore_map(dev, e);
         if (err) {
             ob_log(dev, "guest memory at 0x%llx cannot be mapped again: %s", (unsigned long long)map->iova,
@@ -145,22 +170,31 @@ int ob_maps_map(struct ob_dev *dev, const struct ob_message *m, int *fds, unsign
 /* --- Unmap
  * ------------------------------------------------------------------------------------------------------------ */
 
-static int take_away(struct ob_dev *dev, const struct ob_wire_dma_unmap *u, uint64_t to, struct ob_retired **retired)
+/* Workers find the memory no more. *slot is for note_away(). */
+static int take_away(struct ob_dev *dev, const struct ob_wire_dma_unmap *u, int *slot)
 {
+    *slot = -1;
     if (u->flags & VFIO_DMA_UNMAP_FLAG_ALL) {
         if (u->address != 0 || u->size != 0)
             return -EINVAL; /* as <linux/vfio.h> has it */
-        for (uint32_t slot = 0; held(dev) && slot < OB_SESSION_MAX_DMA_MAPS; slot++)
-            if (dev->map_entry[slot])
-                note_unmap(dev, slot, to);
-        (void)ob_memory_unmap_all(dev->memory, retired);
+        (void)ob_memory_unmap_all(dev->memory, &dev->retired);
         return 0;
     }
-    int slot = held(dev) ? ob_memory_slot(dev->memory, u->address) : -1;
-    int err = ob_memory_unmap(dev->memory, u->address, u->size, retired);
-    if (!err && slot >= 0)
+    if (held(dev))
+        *slot = ob_memory_slot(dev->memory, u->address);
+    return ob_memory_unmap(dev->memory, u->address, u->size, &dev->retired);
+}
+
+/* In the table, what was taken away ends at position `to`. */
+static void note_away(struct ob_dev *dev, const struct ob_wire_dma_unmap *u, int slot, uint64_t to)
+{
+    if (slot >= 0)
         note_unmap(dev, (uint32_t)slot, to);
-    return err;
+    if (!(u->flags & VFIO_DMA_UNMAP_FLAG_ALL))
+        return;
+    for (uint32_t i = 0; held(dev) && i < OB_SESSION_MAX_DMA_MAPS; i++)
+        if (dev->map_entry[i])
+            note_unmap(dev, i, to);
 }
 
 /* Lets go of what no worker uses any more. True when nothing is left. */
@@ -194,18 +228,26 @@ int ob_maps_unmap(struct ob_dev *dev, const struct ob_message *m)
         return -EBUSY;
     req->kind = OB_REQ_UNMAP;
     req->unmap = m->u.dma_unmap;
-    int err = take_away(dev, &req->unmap, request_end(dev), &dev->retired);
+    int slot, err = take_away(dev, &req->unmap, &slot);
     if (err)
         return err;
     if (dev->cls.ops.unmap) {
         dev->vault.dirty[OB_PART_STATE] = true;
         err = dev->cls.ops.unmap(req, all ? 0 : req->unmap.address, all ? UINT64_MAX : req->unmap.size);
-        if (err == OB_LATER && !req->answered)
+        if (err == OB_LATER && !req->answered) {
+            note_away(dev, &req->unmap, slot, request_end(dev));
             return ob_req_keep(req, OB_WAIT_HANDLER);
+        }
+        if (err == OB_LATER)
+            err = req->err;
         req->answered = false;
         if (err < 0)
             ob_log(dev, "the device refused to let go of guest memory (%s): ignored", strerror(-err));
+        /* What it changed holds even if the request has to wait for workers; a successor asks it again. Before the
+         * table is changed: what note_away() drops has to stay with the holder until the request is executed. */
+        ob_dev_commit(dev);
     }
+    note_away(dev, &req->unmap, slot, request_end(dev));
     return ob_maps_unmap_go_on(dev);
 }
 
@@ -215,7 +257,9 @@ bool ob_maps_drop_all(struct ob_dev *dev)
         return false;
     if (ob_memory_maps(dev->memory) > 0) {
         struct ob_wire_dma_unmap all = { .flags = VFIO_DMA_UNMAP_FLAG_ALL };
-        (void)take_away(dev, &all, dev->session.position.executed, &dev->retired);
+        int slot;
+        (void)take_away(dev, &all, &slot);
+        note_away(dev, &all, slot, dev->session.position.executed);
         if (!retire(dev))
             return false;
     }

@@ -59,9 +59,16 @@ int ob_reset_finish(struct ob_dev *dev, bool again, enum ob_reset kind)
 /* --- The end of a session
  * --------------------------------------------------------------------------------------------- */
 
+static void set_phase(struct ob_dev *dev, enum ob_phase phase)
+{
+    pthread_mutex_lock(&dev->lock);
+    dev->phase = phase;
+    pthread_mutex_unlock(&dev->lock);
+}
+
 static void rest(struct ob_dev *dev)
 {
-    dev->phase = OB_PHASE_IDLE;
+    set_phase(dev, OB_PHASE_IDLE);
     if (dev->only_one)
         dev->failure = -EPIPE;
     else
@@ -70,7 +77,7 @@ static void rest(struct ob_dev *dev)
 
 void ob_end_go_on(struct ob_dev *dev)
 {
-    dev->phase = OB_PHASE_DRAINING;
+    set_phase(dev, OB_PHASE_DRAINING);
     bool quiet = ob_maps_drop_all(dev);
     quiet = ob_grace_over(dev) && quiet;
     ob_dev_commit(dev);
@@ -95,18 +102,17 @@ void ob_end_begin(struct ob_dev *dev)
     req->wait = OB_WAIT_NOTHING;
     req->answered = false;
     req->kind = OB_REQ_QUIESCE;
-    pthread_mutex_lock(&dev->lock);
-    dev->phase = OB_PHASE_QUIESCING;
-    pthread_mutex_unlock(&dev->lock);
+    set_phase(dev, OB_PHASE_QUIESCING);
     ob_dma_fail_all(dev);
     ob_signals_disconnect(dev);
+    ob_dev_commit(dev); /* whatever becomes of quiesce() */
     if (dev->cls.ops.quiesce) {
         dev->depth++;
         dev->vault.dirty[OB_PART_STATE] = true;
         int err = dev->cls.ops.quiesce(req);
         dev->depth--;
         if (err == OB_LATER && !req->answered) {
-            ob_vault_rollback(&dev->vault);
+            ob_dev_rollback(dev);
             (void)ob_req_keep(req, OB_WAIT_HANDLER);
             return;
         }

@@ -74,7 +74,7 @@ static void settle(struct ob_dev *dev)
            (ob_session_ready(s) || s->journal.header->out_sent < s->position.out_tail || s->closing))
         if (session_result(dev, ob_session_advance(s)) == 0)
             break;
-    if (dev->dma_queue.first && s->fd >= 0)
+    if (s->fd >= 0 && dev->phase == OB_PHASE_LIVE)
         ob_dma_send(dev);
     if (s->fd >= 0)
         (void)ob_source_set(dev, &dev->client_source, s->fd, ob_session_events(s));
@@ -97,6 +97,11 @@ static void client_ready(struct ob_dev *dev, struct ob_source *source, uint32_t 
 static int start_session(struct ob_dev *dev, int fd)
 {
     dev->client_source.ready = client_ready;
+    if (dev->resuming) { /* without its predecessor's client */
+        dev->resuming = false;
+        ob_maps_forget(dev);
+        ob_signals_disconnect(dev); /* committed with the connection */
+    }
     ob_session_connect(&dev->session, fd);
     return ob_source_set(dev, &dev->client_source, fd, EPOLLIN);
 }
@@ -105,7 +110,7 @@ static int start_session(struct ob_dev *dev, int fd)
 static int resume_session(struct ob_dev *dev, int fd)
 {
     struct ob_session *s = &dev->session;
-    int err = ob_holder_ask(&s->holder);
+    int err = s->holder.socket >= 0 ? ob_holder_ask(&s->holder) : -ENOTCONN;
 
     if (!err)
         err = ob_maps_restore(dev);
@@ -115,15 +120,17 @@ static int resume_session(struct ob_dev *dev, int fd)
         err = ob_session_resume(s, fd);
     if (err)
         return err;
+    dev->resuming = false;
     ob_holder_drop_left(&s->holder);
     dev->client_source.ready = client_ready;
     dev->config_changed = true;
     ob_dev_signal(dev);
     ob_irqs_reevaluate(dev->irqs);
-    if (s->journal.header->negotiated)
+    if (ob_session_negotiated(s))
         ob_back_ops.opened(dev);
     ob_timers_update(dev);
     ob_dev_commit(dev);
+    ob_worker_wake(&dev->control); /* what the journal holds is to be executed */
     return ob_source_set(dev, &dev->client_source, fd, EPOLLIN);
 }
 
@@ -240,7 +247,8 @@ int ob_server_run(struct ob_dev *dev, int timeout_ms)
 {
     int n = -EAGAIN;
 
-    dev->control_thread = pthread_self();
+    if (!ob_on_control(dev)) /* workers look at it: written only when it changes hands */
+        dev->control_thread = pthread_self();
     if (dev->failure)
         return dev->failure;
     if (timeout_ms == 0)

@@ -73,9 +73,9 @@ static void note_bindings(struct ob_dev *dev, const struct ob_wire_irq_set *set,
         binding_name(dev, b, &index, &start, &action);
         if (index != set->index)
             continue;
-        if (disable)
+        if (disable && action == VFIO_IRQ_SET_ACTION_TRIGGER)
             set_binding(dev, b, 0);
-        else if (set->flags & action && start >= set->start && start - set->start < set->count)
+        else if (!disable && set->flags & action && start >= set->start && start - set->start < set->count)
             set_binding(dev, b, start - set->start < n ? keys[start - set->start] : 0);
     }
 }
@@ -144,10 +144,16 @@ bool ob_grace_over(struct ob_dev *dev)
 /* --- SET_IRQS
  * -------------------------------------------------------------------------------------------------------------- */
 
+void ob_signals_note(struct ob_dev *dev)
+{
+    note_bindings(dev, &dev->session.request.u.irq_set, dev->req->keys, dev->req->n_keys);
+}
+
 int ob_signals_set_go_on(struct ob_dev *dev)
 {
     if (!ob_grace_over(dev))
         return ob_req_keep(dev->req, OB_WAIT_GRACE);
+    ob_signals_note(dev); /* not before: a kept request has not happened */
     struct ob_message reply = { 0 };
     ob_session_reply(&dev->session, &reply, -1);
     return OB_DONE;
@@ -156,17 +162,19 @@ int ob_signals_set_go_on(struct ob_dev *dev)
 int ob_signals_set(struct ob_dev *dev, const struct ob_message *m, int *fds, unsigned nfds)
 {
     const struct ob_wire_irq_set *set = &m->u.irq_set;
-    uint64_t keys[OB_RECEIVER_MAX_FDS];
+    struct ob_req *req = dev->req;
 
+    req->n_keys = nfds;
     for (unsigned i = 0; i < nfds; i++)
-        keys[i] = ob_holder_key(&dev->session.holder, fds[i]);
-    dev->req->kind = OB_REQ_IRQS;
+        req->keys[i] = ob_holder_key(&dev->session.holder, fds[i]);
+    req->kind = OB_REQ_IRQS;
     int err = ob_irqs_set(dev->irqs, set->index, set->start, set->count, set->flags, m->tail, fds, nfds);
     if (err)
         return err;
-    note_bindings(dev, set, keys, nfds);
     ob_signals_poll(dev);
     err = start_grace(dev);
+    if (err)
+        ob_signals_note(dev); /* the new descriptors are in use all the same */
     return err ? err : ob_signals_set_go_on(dev);
 }
 

@@ -10,6 +10,7 @@
  * control thread, or in one of its own if it came from another thread. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "device/dev.h"
 #include "session/steps.h"
@@ -66,19 +67,22 @@ void ob_dev_signal(struct ob_dev *dev)
     ob_vault_signalled(&dev->vault);
 }
 
-/* Each effect is a transaction, which may ask for more effects: they are appended, not nested. */
+/* Each effect is a transaction, which may ask for more effects: they are appended, not nested. Between the pieces of a
+ * request (depth is not 0) it is committed all the same, since the pieces that follow may be undone. */
 static void run_after(struct ob_dev *dev)
 {
     if (dev->running_after)
         return;
     dev->running_after = true;
-    while (dev->next_after < dev->n_after) {
+    while (dev->next_after < dev->due_after) {
         struct ob_after after = dev->after[dev->next_after++];
         ob_transaction_begin(dev);
         after.fn(dev, after.arg);
         ob_transaction_end(dev);
+        if (dev->depth > 0)
+            ob_dev_commit(dev);
     }
-    dev->n_after = dev->next_after = 0;
+    dev->n_after = dev->next_after = dev->due_after = 0;
     dev->running_after = false;
 }
 
@@ -87,13 +91,22 @@ void ob_dev_commit(struct ob_dev *dev)
     bool timers = dev->vault.dirty[OB_PART_TIMERS];
 
     ob_vault_commit(&dev->vault, &dev->session.position);
-    ob_holder_flush(&dev->session.holder);
+    dev->due_after = dev->n_after;
+    /* A kept request may have let go of descriptors that a successor, which executes it again, needs. */
+    if (!dev->session.kept)
+        ob_holder_flush(&dev->session.holder);
     ob_dev_signal(dev);
     ob_step(signalled);
     if (timers)
         ob_timers_update(dev);
     if (dev->n_after > dev->next_after)
         run_after(dev);
+}
+
+void ob_dev_rollback(struct ob_dev *dev)
+{
+    ob_vault_rollback(&dev->vault);
+    dev->n_after = dev->due_after;
 }
 
 void ob_after(struct ob_dev *dev, void (*fn)(struct ob_dev *, uint64_t), uint64_t arg)
@@ -170,6 +183,7 @@ int ob_req_keep(struct ob_req *req, enum ob_wait wait)
 int ob_req_finish(struct ob_dev *dev, int err)
 {
     struct ob_req *req = dev->req;
+    uint64_t deadline = req->deadline;
 
     if (!err)
         err = req->answered ? req->err : 0;
@@ -182,7 +196,9 @@ int ob_req_finish(struct ob_dev *dev, int err)
         err = ob_access_resume(dev, err, req->val);
         break;
     case OB_REQ_UNMAP:
-        err = err ? err : ob_maps_unmap_go_on(dev);
+        if (err < 0)
+            ob_log(dev, "the device refused to let go of guest memory (%s): ignored", strerror(-err));
+        err = ob_maps_unmap_go_on(dev);
         break;
     case OB_REQ_IRQS:
         err = err ? err : ob_signals_set_go_on(dev);
@@ -196,10 +212,12 @@ int ob_req_finish(struct ob_dev *dev, int err)
         return OB_DONE;
     }
     dev->depth--;
-    if (err == OB_LATER)
+    if (err == OB_LATER) {
+        req->deadline = deadline; /* however often it is kept, the client waits since the first time */
         return err;
-    if (err < 0)
-        ob_vault_rollback(&dev->vault);
+    }
+    /* What the answer's transaction changed is committed even if it refuses; what the library went on with is undone
+     * where it failed (run_access()). */
     ob_session_complete(&dev->session, err);
     return OB_DONE;
 }
@@ -227,6 +245,8 @@ void ob_req_expire(struct ob_dev *dev, uint64_t now)
         req->expired = true;
         dev->req = next;
     } else {
+        if (req->kind == OB_REQ_IRQS)
+            ob_signals_note(dev);
         req->wait = OB_WAIT_NOTHING;
     }
     ob_session_complete(&dev->session, -ETIMEDOUT);
@@ -294,7 +314,9 @@ void ob_irq_level(struct ob_dev *dev, unsigned vector, bool on)
 {
     struct ob_intents *i = &dev->vault.intents;
 
-    if (!intend(dev, on ? i->set : i->clear, on ? i->clear : i->set, vector))
+    /* An end takes back a beginning; a beginning after an end is an edge, for which both are delivered in that order.
+     */
+    if (!intend(dev, on ? i->set : i->clear, on ? NULL : i->set, vector))
         (void)ob_irqs_level(dev->irqs, vector, on);
 }
 

@@ -105,6 +105,19 @@ static int make_live(struct ob_vault *v)
     return 0;
 }
 
+/* A predecessor's interrupts that are not out yet go with the next commit, which takes the current slot's place. */
+static void carry_intents(struct ob_vault *v)
+{
+    struct ob_intents due;
+
+    if (!ob_vault_unsignalled(v, &due, &v->reset_irqs))
+        return;
+    if (due.set) {
+        memcpy(v->intents.set, due.set, 3 * v->words * 8);
+        v->has_intents = true;
+    }
+}
+
 int ob_vault_open(struct ob_vault *v, int fd, const struct ob_vault_layout *layout, struct ob_position *position)
 {
     *v = (struct ob_vault){ .fd = fd };
@@ -126,6 +139,7 @@ int ob_vault_open(struct ob_vault *v, int fd, const struct ob_vault_layout *layo
             memcpy(v->live + v->part_off[i], slot_parts(v, current) + v->part_off[i], v->part_size[i]);
             v->stale[i] = (uint8_t)(1u << !current);
         }
+        carry_intents(v);
     }
     return 0;
 }

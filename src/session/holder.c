@@ -15,7 +15,8 @@ void ob_holder_init(struct ob_holder *holder, int socket)
 void ob_holder_free(struct ob_holder *holder)
 {
     for (unsigned i = 0; i < holder->n_left; i++)
-        close(holder->left[i].fd);
+        if (holder->left[i].fd >= 0)
+            close(holder->left[i].fd);
     free(holder->left);
     free(holder->keys);
     free(holder->dropped);
@@ -137,8 +138,15 @@ static int receive_held(struct ob_holder *holder, struct ob_held *held)
         return -errno;
     struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
     int fd = -1;
-    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
         memcpy(&fd, CMSG_DATA(c), sizeof(int));
+        if (c->cmsg_len >= CMSG_LEN(2 * sizeof(int))) { /* the padding of the buffer has room for a second one */
+            int second;
+            memcpy(&second, CMSG_DATA(c) + sizeof(int), sizeof(int));
+            close(second);
+            msg.msg_flags |= MSG_CTRUNC;
+        }
+    }
     if (n == sizeof(message) && fd < 0 && message.op == OB_HOLDER_DROP && message.key == OB_HOLDER_END)
         return 0;
     if (n != sizeof(message) || fd < 0 || message.op != OB_HOLDER_KEEP || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
@@ -150,8 +158,17 @@ static int receive_held(struct ob_holder *holder, struct ob_held *held)
     return 1;
 }
 
+static int by_key(const void *a, const void *b)
+{
+    uint64_t ka = ((const struct ob_held *)a)->key, kb = ((const struct ob_held *)b)->key;
+
+    return (ka > kb) - (ka < kb);
+}
+
 int ob_holder_ask(struct ob_holder *holder)
 {
+    unsigned room = holder->n_left;
+
     if (holder->socket < 0)
         return 0;
     int err = send_message(holder, &(struct ob_holder_message){ .op = OB_HOLDER_ASK }, -1);
@@ -160,35 +177,45 @@ int ob_holder_ask(struct ob_holder *holder)
     for (;;) {
         struct ob_held held;
         int n = receive_held(holder, &held);
-        if (n <= 0)
+        if (n < 0)
             return n;
-        struct ob_held *left = realloc(holder->left, (holder->n_left + 1) * sizeof(*left));
-        if (!left) {
-            close(held.fd);
-            return -ENOMEM;
+        if (n == 0)
+            break;
+        if (holder->n_left == room) {
+            room = room ? 2 * room : 64;
+            struct ob_held *left = realloc(holder->left, room * sizeof(*left));
+            if (!left) {
+                close(held.fd);
+                return -ENOMEM;
+            }
+            holder->left = left;
         }
-        holder->left = left;
-        left[holder->n_left++] = held;
+        holder->left[holder->n_left++] = held;
     }
+    if (holder->n_left > 0)
+        qsort(holder->left, holder->n_left, sizeof(*holder->left), by_key);
+    return 0;
 }
 
 int ob_holder_take(struct ob_holder *holder, uint64_t key)
 {
-    for (unsigned i = 0; i < holder->n_left; i++) {
-        if (holder->left[i].key != key)
-            continue;
-        int fd = holder->left[i].fd;
-        if (set_key(holder, fd, key) < 0)
-            return -1;
-        holder->left[i] = holder->left[--holder->n_left];
-        return fd;
-    }
-    return -1;
+    struct ob_held wanted = { .key = key };
+
+    if (holder->n_left == 0)
+        return -1;
+    struct ob_held *held = bsearch(&wanted, holder->left, holder->n_left, sizeof(*held), by_key);
+    if (!held || held->fd < 0 || set_key(holder, held->fd, key) < 0)
+        return -1;
+    int fd = held->fd;
+    held->fd = -1;
+    return fd;
 }
 
 void ob_holder_drop_left(struct ob_holder *holder)
 {
     for (unsigned i = 0; i < holder->n_left; i++) {
+        if (holder->left[i].fd < 0)
+            continue;
         close(holder->left[i].fd);
         ob_holder_drop_key(holder, holder->left[i].key);
     }

@@ -30,7 +30,7 @@ struct ob_holder {
     unsigned n_keys;
     uint64_t *dropped; /* keys to drop once the commit is through */
     unsigned n_dropped, max_dropped;
-    struct ob_held *left; /* from a predecessor, not yet taken */
+    struct ob_held *left; /* from a predecessor, by key; fd -1: taken */
     unsigned n_left;
 };
 

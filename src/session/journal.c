@@ -22,7 +22,7 @@ static bool header_valid(const struct ob_journal_header *h, size_t area)
 {
     return h->magic == JOURNAL_MAGIC && h->in_size == area && h->out_size == area && h->in_base <= h->in_tail &&
            h->in_tail - h->in_base <= area && h->out_base <= h->out_sent && h->out_sent - h->out_base <= area &&
-           h->connection <= h->in_tail;
+           h->connection <= h->in_tail && h->skip_from <= h->in_tail;
 }
 
 static int make(struct ob_journal *journal, size_t area)
@@ -53,7 +53,7 @@ int ob_journal_open(struct ob_journal *journal, int fd, size_t max_message)
         struct stat st;
         if (fstat(fd, &st) < 0)
             return -errno;
-        if ((uint64_t)st.st_size != journal->mapped)
+        if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != journal->mapped)
             return -EINVAL;
     }
     void *p = mmap(NULL, journal->mapped, PROT_READ | PROT_WRITE, MAP_SHARED, journal->fd, 0);
@@ -61,6 +61,7 @@ int ob_journal_open(struct ob_journal *journal, int fd, size_t max_message)
         int err = -errno;
         if (fresh)
             close(journal->fd);
+        journal->fd = -1;
         return err;
     }
     journal->header = p;
@@ -70,17 +71,25 @@ int ob_journal_open(struct ob_journal *journal, int fd, size_t max_message)
         *journal->header = (struct ob_journal_header){ .magic = JOURNAL_MAGIC, .in_size = area, .out_size = area };
     } else if (!header_valid(journal->header, area)) {
         munmap(p, journal->mapped);
+        journal->header = NULL; /* nothing is open */
+        journal->fd = -1;
         return -EINVAL;
     }
     return 0;
 }
 
-void ob_journal_close(struct ob_journal *journal)
+void ob_journal_unmap(struct ob_journal *journal, bool close_fd)
 {
     munmap(journal->header, journal->mapped);
-    close(journal->fd);
+    if (close_fd)
+        close(journal->fd);
     journal->header = NULL;
     journal->fd = -1;
+}
+
+void ob_journal_close(struct ob_journal *journal)
+{
+    ob_journal_unmap(journal, journal->fd >= 0);
 }
 
 size_t ob_journal_in_room(struct ob_journal *journal, uint64_t executed, size_t max_message, bool move)

@@ -49,13 +49,16 @@ struct ob_journal_header {
     uint64_t in_size, out_size; /* bytes of the areas */
     uint64_t connection;        /* position where the present client's stream began */
     uint64_t in_base, in_tail;
-    uint64_t skip_until; /* bytes of `in` before this are the rest of a message too large to take */
+    /* Bytes of `in` behind skip_from and before skip_until are the rest of a message too large to take. As long as a
+     * device has not come beyond skip_from, the message is still to be refused. */
+    uint64_t skip_from, skip_until;
     uint64_t out_base, out_sent;
+    uint64_t out_cut;    /* what is sent before this position goes in a call of its own */
     uint64_t next_key;   /* of the next descriptor that arrives */
-    uint32_t next_id;    /* of the next message to the client */
-    uint32_t connected;  /* there is a client */
-    uint32_t negotiated; /* VERSION is done, and `peer` is what the client offered */
+    uint64_t negotiated; /* the end of VERSION: from there on, `peer` is what the client offered */
     struct ob_capabilities peer;
+    uint32_t next_id;   /* of the next message to the client */
+    uint32_t connected; /* there is a client */
     struct ob_journal_batch batches[OB_JOURNAL_BATCHES];
 };
 
@@ -70,6 +73,8 @@ struct ob_journal {
  * journal on success. 0, -EINVAL when fd holds no journal of this version and size, or what memfd_create, mmap say. */
 int ob_journal_open(struct ob_journal *journal, int fd, size_t max_message);
 void ob_journal_close(struct ob_journal *journal);
+/* Lets go of it without closing the descriptor, unless `close_fd`. */
+void ob_journal_unmap(struct ob_journal *journal, bool close_fd);
 
 static inline uint8_t *ob_journal_in(const struct ob_journal *journal, uint64_t position)
 {
@@ -87,6 +92,17 @@ size_t ob_journal_in_room(struct ob_journal *journal, uint64_t executed, size_t 
 
 /* The same for `out`: how many bytes fit behind out_tail. Starts over when everything is sent. */
 size_t ob_journal_out_room(struct ob_journal *journal, uint64_t out_tail);
+
+/* Where in `in` the throwing away of an oversized message has come to, given that it was at `position`: further on if
+ * more bytes have arrived, or just `position` if there is nothing to throw away. */
+static inline uint64_t ob_journal_skip(const struct ob_journal *journal, uint64_t position)
+{
+    const struct ob_journal_header *h = journal->header;
+
+    if (position <= h->skip_from || position >= h->skip_until)
+        return position;
+    return h->skip_until < h->in_tail ? h->skip_until : h->in_tail;
+}
 
 /* One store, which a successor sees whole or not at all, after everything written before it. */
 static inline void ob_journal_store(uint64_t *word, uint64_t value)

@@ -23,7 +23,7 @@ int ob_session_negotiate(struct ob_session *s)
     struct ob_journal_header *h = s->journal.header;
     const struct ob_wire_version *asked = &s->request.u.version;
 
-    if (h->negotiated)
+    if (ob_session_negotiated(s))
         return -EALREADY;
     if (asked->major != OB_VERSION_MAJOR) {
         /* The specification: close the connection if the version cannot be supported. The errno says why first. */
@@ -50,7 +50,7 @@ int ob_session_negotiate(struct ob_session *s)
     };
     ob_session_reply(s, &reply, -1);
     h->peer = peer;
-    h->negotiated = true;
+    ob_journal_store(&h->negotiated, s->position.executed + s->request.header.size); /* true with the commit */
     s->ops->opened(s->back);
     return 0;
 }

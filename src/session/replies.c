@@ -15,7 +15,7 @@ static void gather(struct ob_session *s, size_t size, bool alone)
     size_t unsent = s->position.out_tail - s->journal.header->out_sent;
 
     if (unsent > 0 && (alone || !ob_send_joins(unsent, size))) {
-        s->cut_at = s->position.out_tail;
+        ob_journal_store(&s->journal.header->out_cut, s->position.out_tail);
         (void)ob_session_flush(s); /* an error comes again with the next flush */
     }
 }
@@ -61,11 +61,11 @@ void ob_session_reply(struct ob_session *s, struct ob_message *m, int region)
         ob_session_reply_error(s, request, size);
         return;
     }
-    if (m->nfds > 0) {
+    gather(s, size, m->nfds > 0);
+    if (m->nfds > 0) { /* advance() has seen to it that no other is unsent */
         s->position.out_region = region;
         s->position.out_fd_at = s->position.out_tail;
     }
-    gather(s, size, m->nfds > 0);
     append(s, size);
 }
 
@@ -98,7 +98,7 @@ int ob_session_request(struct ob_session *s, struct ob_message *m)
     if (!asked)
         return -EAGAIN;
     /* A kept request's data may lie behind out_tail already. */
-    if (s->blocked || s->closing || s->kept ||
+    if (s->blocked || s->closing || s->kept || s->position.part > 0 ||
         ob_journal_out_room(&s->journal, s->position.out_tail) < ob_max_message(&s->limits))
         return -EAGAIN;
     m->header.id = s->journal.header->next_id++;
@@ -113,6 +113,22 @@ int ob_session_request(struct ob_session *s, struct ob_message *m)
     return err ? err : m->header.id;
 }
 
+/* How far the next call may go: a message with a descriptor goes alone, whatever lies around it. */
+static uint64_t send_end(const struct ob_session *s)
+{
+    const struct ob_journal_header *h = s->journal.header;
+    uint64_t fd_at = ob_session_fd_at(s);
+
+    if (fd_at == h->out_sent) {
+        struct ob_header header;
+        int size = ob_frame(ob_journal_out(&s->journal, fd_at), s->position.out_tail - fd_at,
+                            ob_max_message(&s->limits), &header);
+        return fd_at + (size > 0 ? (uint64_t)size : s->position.out_tail - fd_at);
+    }
+    uint64_t end = h->out_sent < h->out_cut && h->out_cut < s->position.out_tail ? h->out_cut : s->position.out_tail;
+    return end < fd_at ? end : fd_at;
+}
+
 /* One sendmsg() of [out_sent, end). */
 static ssize_t send_until(struct ob_session *s, uint64_t end)
 {
@@ -121,7 +137,7 @@ static ssize_t send_until(struct ob_session *s, uint64_t end)
     size_t len = end - h->out_sent;
 
     ob_step(sending);
-    if (s->position.out_region >= 0 && h->out_sent == s->position.out_fd_at)
+    if (h->out_sent == ob_session_fd_at(s))
         return ob_send_with_fd(s->fd, bytes, len, s->ops->region_fd(s->back, s->position.out_region));
     return ob_send_bytes(s->fd, bytes, len);
 }
@@ -132,8 +148,7 @@ int ob_session_flush(struct ob_session *s)
 
     s->blocked = false;
     while (h->out_sent < s->position.out_tail) {
-        uint64_t end = h->out_sent < s->cut_at ? s->cut_at : s->position.out_tail;
-        ssize_t n = send_until(s, end);
+        ssize_t n = send_until(s, send_end(s));
         if (n == -EINTR)
             continue;
         if (n == -EAGAIN) {

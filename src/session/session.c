@@ -17,8 +17,18 @@ int ob_session_init(struct ob_session *s, int journal_fd, const struct ob_positi
                     const struct ob_session_ops *ops, void *back)
 {
     *s = (struct ob_session){ .position = *position, .fd = -1, .limits = server_limits, .ops = ops, .back = back };
+    s->holder.socket = -1;
     ob_receiver_init(&s->receiver);
-    return ob_journal_open(&s->journal, journal_fd, ob_max_message(&server_limits));
+    int err = ob_journal_open(&s->journal, journal_fd, ob_max_message(&server_limits));
+    if (err)
+        return err;
+    /* What the vault says has to be what the journal holds; out_tail would become a wild pointer. */
+    const struct ob_journal_header *h = s->journal.header;
+    if (position->executed <= h->in_tail && position->out_tail >= h->out_sent &&
+        position->out_tail - h->out_base <= h->out_size)
+        return 0;
+    ob_journal_unmap(&s->journal, journal_fd < 0);
+    return -EINVAL;
 }
 
 void ob_session_free(struct ob_session *s)
@@ -41,16 +51,20 @@ void ob_session_connect(struct ob_session *s, int fd)
     struct ob_journal_header *h = s->journal.header;
 
     s->fd = fd;
-    s->scanned = s->cut_at = h->connection = h->in_tail;
+    s->scanned = h->connection = h->in_tail;
     s->kept = s->blocked = s->closing = false;
     memset(s->asked, 0, sizeof(s->asked));
+    memset(s->settled, 0, sizeof(s->settled));
     s->lost = 0;
     s->why[0] = 0;
-    h->negotiated = false;
+    /* The last client may have left half an oversized message, and replies that it did not read. */
+    ob_journal_store(&h->skip_until, 0);
+    ob_journal_store(&h->out_sent, s->position.out_tail);
     h->connected = true;
     ob_receiver_init(&s->receiver);
     s->position.executed = h->in_tail;
     s->position.part = 0;
+    s->position.out_region = -1;
     commit(s);
 }
 
@@ -59,11 +73,17 @@ void ob_session_connect(struct ob_session *s, int fd)
 static int restore_batch(struct ob_session *s, const struct ob_journal_batch *b)
 {
     struct ob_journal_header *h = s->journal.header;
+    uint32_t *settled = &s->settled[b - h->batches];
     int fds[OB_RECEIVER_MAX_FDS];
     unsigned n = 0;
 
-    while (n < b->count && n < OB_RECEIVER_MAX_FDS && (fds[n] = ob_holder_take(&s->holder, b->first_key + n)) >= 0)
-        n++;
+    for (unsigned i = 0; i < b->count && i < OB_RECEIVER_MAX_FDS; i++) {
+        int fd = ob_holder_take(&s->holder, b->first_key + i);
+        if (fd >= 0)
+            fds[n++] = fd;
+        else
+            *settled |= UINT32_C(1) << i;
+    }
     if (n == 0)
         return 0;
     int err = ob_receiver_restore(&s->receiver, b->start - h->connection, b->end - h->connection, fds, n);
@@ -79,11 +99,14 @@ static int restore_batches(struct ob_session *s)
     struct ob_journal_header *h = s->journal.header;
     uint64_t from = 0;
 
+    for (unsigned i = 0; i < OB_JOURNAL_BATCHES; i++)
+        if (h->batches[i].end <= s->position.executed)
+            h->batches[i].valid = false;
     for (;;) {
         struct ob_journal_batch *next = NULL;
         for (unsigned i = 0; i < OB_JOURNAL_BATCHES; i++) {
             struct ob_journal_batch *b = &h->batches[i];
-            if (b->valid && b->end > s->position.executed && b->end > from && (!next || b->end < next->end))
+            if (b->valid && b->end > from && (!next || b->end < next->end))
                 next = b;
         }
         if (!next)
@@ -106,13 +129,31 @@ int ob_session_resume(struct ob_session *s, int fd)
     if (s->position.executed > h->in_tail || s->position.out_tail < h->out_sent ||
         s->position.out_tail - h->out_base > h->out_size)
         return -EINVAL;
-    s->fd = fd;
     s->scanned = s->position.executed;
-    s->cut_at = s->position.out_tail;
     ob_receiver_init(&s->receiver);
     s->receiver.position = h->in_tail - h->connection;
-    s->receiver.noted = s->position.executed - h->connection;
-    return restore_batches(s);
+    /* What is thrown away was noted as a whole. */
+    bool skipping = s->scanned > h->skip_from && s->scanned < h->skip_until;
+    s->receiver.noted = (skipping ? h->skip_until : s->scanned) - h->connection;
+    memset(s->settled, 0, sizeof(s->settled));
+    int err = restore_batches(s);
+    if (err)
+        ob_receiver_close(&s->receiver);
+    else
+        s->fd = fd;
+    return err;
+}
+
+/* Nobody has claimed, or ever will claim, the descriptors of a batch that are not settled. */
+static void drop_batch(struct ob_session *s, struct ob_journal_batch *b)
+{
+    uint32_t *settled = &s->settled[b - s->journal.header->batches];
+
+    for (unsigned i = 0; b->valid && i < b->count; i++)
+        if (!(*settled >> i & 1))
+            ob_holder_drop_key(&s->holder, b->first_key + i);
+    *settled = 0;
+    b->valid = false;
 }
 
 void ob_session_end(struct ob_session *s)
@@ -121,12 +162,8 @@ void ob_session_end(struct ob_session *s)
 
     close(s->fd);
     s->fd = -1;
-    for (unsigned i = 0; i < OB_JOURNAL_BATCHES; i++) {
-        struct ob_journal_batch *b = &h->batches[i];
-        for (unsigned k = 0; b->valid && b->end > s->position.executed && k < b->count; k++)
-            ob_holder_drop_key(&s->holder, b->first_key + k);
-        b->valid = false;
-    }
+    for (unsigned i = 0; i < OB_JOURNAL_BATCHES; i++)
+        drop_batch(s, &h->batches[i]);
     ob_receiver_close(&s->receiver);
     s->kept = s->blocked = false;
     s->position.executed = s->scanned = h->in_tail;
@@ -140,13 +177,29 @@ void ob_session_end(struct ob_session *s)
 /* --- Receiving ------------------------------------------------------------------------------------------------------
  */
 
+/* A place for a batch, or NULL when all are in use. */
+static struct ob_journal_batch *free_batch(struct ob_session *s)
+{
+    for (unsigned i = 0; i < OB_JOURNAL_BATCHES; i++) {
+        struct ob_journal_batch *b = &s->journal.header->batches[i];
+        if (!b->valid || b->end <= s->position.executed)
+            return b;
+    }
+    return NULL;
+}
+
 /* Descriptors are with the holder, and known to the journal, before the bytes they came with count as received. */
 static int keep_descriptors(struct ob_session *s)
 {
     struct ob_journal_header *h = s->journal.header;
     const struct ob_fd_batch *batch = ob_receiver_newest(&s->receiver);
+    struct ob_journal_batch *b = free_batch(s);
     uint64_t key = h->next_key + 1;
 
+    if (!b)
+        return -ENOBUFS;
+    drop_batch(s, b);
+    ob_journal_store(&h->next_key, h->next_key + batch->count); /* no key is used twice */
     for (unsigned i = 0; i < batch->count; i++) {
         int err = ob_holder_keep(&s->holder, batch->fds[i], key + i);
         if (err) {
@@ -154,19 +207,38 @@ static int keep_descriptors(struct ob_session *s)
             return err;
         }
     }
-    h->next_key += batch->count;
-    for (unsigned i = 0; i < OB_JOURNAL_BATCHES; i++) {
-        struct ob_journal_batch *b = &h->batches[i];
-        if (b->valid && b->end > s->position.executed)
-            continue;
-        *b = (struct ob_journal_batch){ .start = batch->start + h->connection,
-                                        .end = batch->end + h->connection,
-                                        .first_key = key,
-                                        .count = batch->count,
-                                        .valid = true };
-        return 0;
+    *b = (struct ob_journal_batch){ .start = batch->start + h->connection,
+                                    .end = batch->end + h->connection,
+                                    .first_key = key,
+                                    .count = batch->count,
+                                    .valid = true };
+    return 0;
+}
+
+/* Descriptors that a request got are settled: the back's, or dropped in a moment. */
+static void settle_descriptors(struct ob_session *s, const int *fds, int nfds)
+{
+    struct ob_journal_header *h = s->journal.header;
+
+    for (int n = 0; n < nfds; n++) {
+        uint64_t key = ob_holder_key(&s->holder, fds[n]);
+        for (unsigned i = 0; i < OB_JOURNAL_BATCHES; i++) {
+            const struct ob_journal_batch *b = &h->batches[i];
+            if (b->valid && key >= b->first_key && key - b->first_key < b->count)
+                s->settled[i] |= UINT32_C(1) << (key - b->first_key);
+        }
     }
-    return -ENOBUFS;
+}
+
+/* While a request is kept, what arrives behind it waits; when there is no place for more of it, nothing is read. */
+static bool backlog_full(const struct ob_session *s)
+{
+    const struct ob_journal_header *h = s->journal.header;
+
+    if (!s->kept)
+        return false;
+    return h->in_tail - h->in_base == h->in_size || s->receiver.queued == OB_RECEIVER_MAX_BATCHES ||
+           (s->holder.socket >= 0 && !free_batch((struct ob_session *)s));
 }
 
 /* One recvmsg(). Bytes, 0 at the end of the stream, -EAGAIN or another -errno. */
@@ -175,7 +247,7 @@ static ssize_t receive(struct ob_session *s)
     struct ob_journal_header *h = s->journal.header;
     size_t room = ob_journal_in_room(&s->journal, s->position.executed, ob_max_message(&s->limits), !s->kept);
 
-    if (room == 0)
+    if (room == 0 || backlog_full(s))
         return -EAGAIN; /* the kept request has to be answered first */
     unsigned queued = s->receiver.queued;
     ssize_t n = ob_receive(&s->receiver, s->fd, ob_journal_in(&s->journal, h->in_tail), room);
@@ -222,6 +294,9 @@ static void scan(struct ob_session *s)
     size_t max = ob_max_message(&s->limits);
 
     while (!s->lost && s->scanned < h->in_tail) {
+        s->scanned = ob_journal_skip(&s->journal, s->scanned);
+        if (s->scanned == h->in_tail)
+            return;
         const uint8_t *bytes = ob_journal_in(&s->journal, s->scanned);
         size_t have = h->in_tail - s->scanned;
         struct ob_header header;
@@ -270,7 +345,7 @@ static int dispatch(struct ob_session *s, int *fds, unsigned nfds)
 {
     if (s->request.header.command == OB_VERSION)
         return ob_session_negotiate(s);
-    if (!s->journal.header->negotiated)
+    if (!ob_session_negotiated(s))
         return -EINVAL; /* VERSION has to come first */
     return s->ops->execute(s->back, &s->request, fds, nfds);
 }
@@ -290,6 +365,8 @@ static bool execute(struct ob_session *s, const uint8_t *bytes, size_t size)
             err = -EINVAL;
             nfds = 0;
         }
+        if (s->holder.socket >= 0)
+            settle_descriptors(s, fds, nfds);
     }
     int wrong = ob_check_request(&s->request, bytes, size, OB_FROM_CLIENT, &s->limits, nfds);
     err = err ? err : wrong;
@@ -317,19 +394,13 @@ static void skip_oversized(struct ob_session *s, const struct ob_header *header)
 {
     struct ob_journal_header *h = s->journal.header;
 
+    /* In this order: between the two stores, and until the commit, nothing is thrown away. */
+    ob_journal_store(&h->skip_from, s->position.executed);
     ob_journal_store(&h->skip_until, s->position.executed + header->size);
     if (!is_reply(header))
         refuse(s, header, -EMSGSIZE);
     finish(s, OB_HEADER_SIZE);
-}
-
-static void skip(struct ob_session *s)
-{
-    struct ob_journal_header *h = s->journal.header;
-
-    s->position.executed = h->skip_until < h->in_tail ? h->skip_until : h->in_tail;
     s->scanned = s->position.executed;
-    scan(s);
 }
 
 /* Whether a reply fits; makes room by sending. */
@@ -337,8 +408,14 @@ static bool out_ready(struct ob_session *s)
 {
     size_t need = ob_max_message(&s->limits);
 
-    if (s->blocked)
+    /* There is a place for one descriptor on its way. */
+    if (ob_session_fd_at(s) != UINT64_MAX)
+        (void)ob_session_flush(s); /* an error comes again with the next flush */
+    if (s->blocked || ob_session_fd_at(s) != UINT64_MAX)
         return false;
+    /* A predecessor died between two pieces of this request: the data of those before lies behind out_tail. */
+    if (s->position.part > 0)
+        return true;
     if (ob_journal_out_room(&s->journal, s->position.out_tail) >= need)
         return true;
     ob_session_flush(s);
@@ -352,8 +429,10 @@ static int advance(struct ob_session *s)
     int done = 0;
 
     while (!s->kept && !s->closing && s->position.executed < h->in_tail) {
-        if (s->position.executed < h->skip_until) {
-            skip(s);
+        uint64_t skipped = ob_journal_skip(&s->journal, s->position.executed);
+        if (skipped != s->position.executed) {
+            s->position.executed = s->scanned = skipped;
+            scan(s);
             continue;
         }
         if (!out_ready(s))
@@ -382,13 +461,14 @@ int ob_session_advance(struct ob_session *s)
 
     scan(s);
     for (;;) {
+        bool was_blocked = s->blocked;
         int n = advance(s);
         int err = ob_session_flush(s);
         if (err)
             return err;
         done += n;
         /* A flush that made room lets more be executed; nothing new arrives meanwhile, so this ends. */
-        if (n == 0 || s->blocked || s->kept || s->closing)
+        if ((n == 0 && !was_blocked) || s->blocked || s->kept || s->closing)
             break;
     }
     if (s->closing && !s->blocked)
@@ -433,10 +513,7 @@ bool ob_session_ready(const struct ob_session *s)
 
 uint32_t ob_session_events(const struct ob_session *s)
 {
-    const struct ob_journal_header *h = s->journal.header;
-
     if (s->blocked)
         return EPOLLOUT;
-    /* A kept request holds the journal in place; when that is full, nothing is read until it is answered. */
-    return s->kept && h->in_tail - h->in_base == h->in_size ? 0 : EPOLLIN;
+    return backlog_full(s) ? 0 : EPOLLIN;
 }

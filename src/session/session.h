@@ -60,17 +60,18 @@ struct ob_session {
     bool blocked;              /* the peer does not take what we have: wait for EPOLLOUT */
     bool closing;              /* end the connection once everything is sent */
     int lost;                  /* -errno: the stream cannot be followed beyond what is scanned */
-    uint64_t cut_at;           /* what is sent before this position goes in a call of its own */
     struct ob_message request; /* being executed or kept */
     struct ob_limits limits;
+    uint32_t settled[OB_JOURNAL_BATCHES]; /* by batch: bit n: descriptor n is somebody's, or its key is dropped */
     struct ob_asked asked[OB_SESSION_MAX_ASKED];
     const struct ob_session_ops *ops;
     void *back;
     char why[160]; /* about the connection's end, or empty */
 };
 
-/* Prepares a session without a connection. The journal is made, or taken over, with `journal_fd`; `position` comes from
- * the vault, or is zero. 0 or -errno. */
+/* Prepares a session without a connection, and without a holder (ob_holder_init() follows). The journal is made, or
+ * taken over, with `journal_fd`; `position` comes from the vault, or is zero. 0, -EINVAL when the two do not belong
+ * together, or -errno; `journal_fd` is the caller's then. */
 int ob_session_init(struct ob_session *s, int journal_fd, const struct ob_position *position,
                     const struct ob_session_ops *ops, void *back);
 void ob_session_free(struct ob_session *s);
@@ -106,6 +107,14 @@ void ob_session_complete(struct ob_session *s, int err);
 /* Sends a request of ours (DMA_READ, DMA_WRITE); its id is chosen here and returned. -EAGAIN: not now, ask again after
  * ob_session_advance() or an answer; -ENOTCONN. Commits. */
 int ob_session_request(struct ob_session *s, struct ob_message *m);
+
+/* Whether VERSION is agreed upon, so that the journal's `peer` says what the client offered. */
+static inline bool ob_session_negotiated(const struct ob_session *s)
+{
+    const struct ob_journal_header *h = s->journal.header;
+
+    return h->negotiated > h->connection && h->negotiated <= s->position.executed;
+}
 
 /* Whether there is a request that waits for nothing but ob_session_advance(). */
 bool ob_session_ready(const struct ob_session *s);

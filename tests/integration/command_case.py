@@ -87,7 +87,8 @@ class Case(unittest.TestCase):
         self.temporary = os.path.join(self.folder, "tmp")
         os.mkdir(self.temporary)
         self.mark = f"OUTBOARD_TEST_MARK={uuid.uuid4()}"
-        self.environment = dict(os.environ, TMPDIR=self.temporary)
+        path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"  # the stand-in runs on the same Python
+        self.environment = dict(os.environ, TMPDIR=self.temporary, PATH=path)
         key, value = self.mark.split("=")
         self.environment[key] = value
         self.error_path = os.path.join(self.folder, "stderr")
@@ -187,6 +188,19 @@ class Case(unittest.TestCase):
                 ready, _, _ = select.select([descriptor], [], [], end - time.monotonic())
                 os.close(descriptor)
                 self.assertTrue(ready, f"process {pid} lives on")
+
+    def replug(self, device, more=()):
+        """Removes the device and adds it again, twice, on the socket that QEMU inherited."""
+        self.begin(f"{device},qemu.id=one,qemu.addr=5", more=more)
+        for _ in range(2):
+            self.assertIn("return", self.qmp.command("device_del", id="one"))
+            self.qmp.command("system_reset")  # stands for the guest that lets go of the device
+            self.qmp.event("DEVICE_DELETED")
+            again = {"driver": "vfio-user-pci", "id": "one", "addr": "5"}
+            again["socket"] = {"type": "unix", "path": "/proc/self/fd/64"}
+            self.assertEqual(self.qmp.command("device_add", **again), {"return": {}})
+        self.qmp.command("quit")
+        self.ends(0)
 
     def run_words(self, *words, **keys):
         keys |= {"env": self.environment, "text": True, "capture_output": True, "timeout": DEADLINE}

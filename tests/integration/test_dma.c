@@ -187,11 +187,8 @@ static unsigned map_many(struct ob_raw *raw, unsigned first, unsigned count, int
 }
 
 /* As many as the specification's default, each with a descriptor; no more; and again once one is gone. */
-static void test_most_maps(void **state)
+static void fill_maps(struct ob_fixture *fixture, int fd)
 {
-    struct ob_fixture *fixture = *state;
-    int fd = ob_guest_memory(65537 * PAGE);
-
     for (unsigned done = 0; done < 65535;) {
         unsigned step = 65535 - done < 4096 ? 65535 - done : 4096;
 
@@ -202,11 +199,24 @@ static void test_most_maps(void **state)
     ob_ok(ob_raw_unmap(&fixture->raw, 777 * 2 * PAGE, PAGE));
     ob_ok(ob_raw_map(&fixture->raw, 65535 * 2 * PAGE, PAGE, PROT, fd, 0));
     assert_int_equal(ob_raw_map(&fixture->raw, 777 * 2 * PAGE, PAGE, PROT, fd, 0), ENOSPC);
+}
+
+/* What the allocator keeps of the first round has to do for the second. */
+static void test_most_maps(void **state)
+{
+    struct ob_fixture *fixture = *state;
+    int fd = ob_guest_memory(65537 * PAGE);
+
+    fill_maps(fixture, fd);
     edu_enable(&fixture->raw);
-    assert_int_equal(pwrite(fd, "last one", 8, 65534 * PAGE), 8);
-    edu_dma(&fixture->raw, 65534 * 2 * PAGE, EDU_BUFFER, 8, 0);
+    assert_int_equal(pwrite(fd, "last one", 8, 16383 * PAGE), 8); /* edu's addresses have 28 bits */
+    edu_dma(&fixture->raw, 16383 * 2 * PAGE, EDU_BUFFER, 8, 0);
     edu_dma(&fixture->raw, EDU_BUFFER, 3 * 2 * PAGE, 8, EDU_DMA_TO_GUEST);
     edu_check(fd, 3 * PAGE, "last one", 8);
+    ob_fixture_reconnect(fixture);
+    ob_ok(ob_raw_handshake(&fixture->raw));
+    fixture->anonymous = ob_process_status(fixture->process.pid, "RssAnon");
+    fill_maps(fixture, fd);
     close(fd);
 }
 
@@ -272,8 +282,7 @@ static void test_not_permitted(void **state)
     edu_dma(&fixture->raw, EDU_BUFFER, 0x20100, 6, EDU_DMA_TO_GUEST);
     edu_check(fd, 0x100, "GUEST", 5);
     edu_dma(&fixture->raw, EDU_BUFFER, 0x21000 - 2, 5, EDU_DMA_TO_GUEST); /* the second page is not there */
-    edu_check(fd, PAGE - 2, "\0\0", 2);
-    edu_dma(&fixture->raw, EDU_BUFFER, 0x20000, 5000, EDU_DMA_TO_GUEST); /* larger than the buffer */
+    edu_dma(&fixture->raw, EDU_BUFFER, 0x20000, 5000, EDU_DMA_TO_GUEST);  /* larger than the buffer */
     edu_check(fd, 0, "GUEST", 5);
     ob_set_command(&fixture->raw, PCI_COMMAND_MEMORY); /* no bus master */
     edu_dma(&fixture->raw, EDU_BUFFER, 0x20000 + 8, 5, EDU_DMA_TO_GUEST);

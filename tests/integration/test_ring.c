@@ -191,11 +191,12 @@ static void test_unmap_in_use(void **state)
         memset(rig.data + PAGE, 0, 100);
         doorbell(&rig);
         ob_ok(ob_raw_unmap(&fixture->raw, DATA, PAGES * PAGE));
-        assert_int_equal(ob_read32(&fixture->raw, TD_BAR, TD_UNMAPS), unmaps + 1);
         assert_int_equal(rig.data[PAGE], 0);
         /* It was either cancelled while it held the memory, or found the memory gone. */
         wait_done(&rig, 1);
-        assert_true(status(entry) == (TD_DONE | ECANCELED) || status(entry) == (TD_DONE | EFAULT));
+        unmaps = ob_read32(&fixture->raw, TD_BAR, TD_UNMAPS) - unmaps;
+        assert_true((status(entry) == (TD_DONE | ECANCELED) && unmaps == 1) ||
+                    (status(entry) == (TD_DONE | EFAULT) && unmaps <= 1));
         map_data(&rig);
     }
     rig_down(&rig);

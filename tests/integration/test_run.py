@@ -179,6 +179,15 @@ class Starts(Case):
         self.ends(125, "cannot execute ./no-such-device: No such file")
         self.assertFalse(os.path.exists(path))
 
+    def test_talkative_device_program(self):
+        script, path = self.not_started()
+        talkative = os.path.join(self.folder, "talkative")
+        Path(talkative).write_text("#!/bin/sh\nwhile echo {}; do :; done\n", encoding="utf-8")
+        os.chmod(talkative, 0o755)
+        self.start(devices=[talkative], qemu=[script])
+        self.ends(125, "device talkative: .* --print-capabilities prints too much")
+        self.assertFalse(os.path.exists(path))
+
     def test_old_qemu(self):
         path = os.path.join(self.folder, "qemu")
         Path(path).write_text(
@@ -219,24 +228,12 @@ class Inside(Case):
         super().setUp()
         self.qmp_number = self.qmp.theirs.fileno()
 
-    def replug(self, more):
-        self.begin(f"{STANDIN},qemu.id=one,qemu.addr=5", more=more)
-        for _ in range(2):
-            self.assertIn("return", self.qmp.command("device_del", id="one"))
-            self.qmp.command("system_reset")  # stands for the guest that lets go of the device
-            self.qmp.event("DEVICE_DELETED")
-            device = {"driver": "vfio-user-pci", "id": "one", "addr": "5"}
-            device["socket"] = {"type": "unix", "path": "/proc/self/fd/64"}
-            self.assertEqual(self.qmp.command("device_add", **device), {"return": {}})
-        self.qmp.command("quit")
-        self.ends(0)
-
     def test_unplug_and_plug(self):
-        self.replug([])
+        self.replug(STANDIN)
 
     @unittest.skipIf(os.geteuid() != 0, "needs root")
     def test_unplug_and_plug_as_another_user(self):
-        self.replug(["-run-with", "user=nobody"])
+        self.replug(STANDIN, ["-run-with", "user=nobody"])
 
 
 class Lines(Case):

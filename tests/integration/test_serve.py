@@ -9,6 +9,7 @@ import signal
 import socket
 import stat
 import subprocess
+import unittest
 from pathlib import Path
 
 import command_case
@@ -39,6 +40,14 @@ class Builtin(Case):
             self.assertEqual(found[name], identity)
         self.qmp.command("quit")
         self.ends(0)
+
+    def test_unplug_and_plug(self):
+        self.replug("edu")
+
+    @unittest.skipIf(os.geteuid() != 0, "needs root")
+    def test_unplug_and_plug_as_another_user(self):
+        """The device lets in the user that QEMU becomes."""
+        self.replug("edu", ["-run-with", "user=nobody"])
 
     def test_wrong_option(self):
         self.start(devices=["edu,dma-mask=28"], qemu=["qemu"])

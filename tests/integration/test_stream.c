@@ -232,10 +232,10 @@ static void test_disconnect_after_requests(void **state)
     }
 }
 
-/* A header that cannot be believed: the stream cannot be followed any more, so it ends. */
+/* A header shorter than itself: the stream cannot be followed any more, so it ends. */
 static void test_framing_lost(void **state)
 {
-    static const uint32_t sizes[] = { 0, 1, 15, 64u << 20, INT32_MAX, 0x80000000, UINT32_MAX };
+    static const uint32_t sizes[] = { 0, 1, 8, 15 };
     struct ob_fixture *fixture = *state;
 
     for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
@@ -247,6 +247,43 @@ static void test_framing_lost(void **state)
         assert_in_range(replies, 0, 1); /* it may say why */
         ob_fixture_reconnect(fixture);
         ob_ok(ob_raw_handshake(&fixture->raw));
+    }
+}
+
+/* A message larger than any that is taken is refused by its header; its bytes are thrown away as they come, and the
+ * session goes on behind them. */
+static void test_oversized(void **state)
+{
+    static const uint32_t sizes[] = { (1 << 20) + 8192, 2 << 20, 5 << 20 };
+    struct ob_fixture *fixture = *state;
+    uint8_t *payload = test_calloc(1, 5 << 20);
+
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+        struct ob_raw_region access = { .region = EDU_BAR, .count = sizes[i] - (uint32_t)sizeof(access) };
+
+        memcpy(payload, &access, sizeof(access));
+        assert_int_equal(ob_raw_call(&fixture->raw, OB_RAW_REGION_WRITE, payload, sizes[i], NULL, 0, NULL), EMSGSIZE);
+        assert_int_equal(ob_read32(&fixture->raw, EDU_BAR, EDU_ID), EDU_ID_VALUE);
+    }
+    test_free(payload);
+}
+
+/* The rest of it never comes: what the client leaves half thrown away is not the next one's. */
+static void test_oversized_and_gone(void **state)
+{
+    static const uint32_t sizes[] = { 3 << 20, INT32_MAX, 0x80000000, UINT32_MAX };
+    struct ob_fixture *fixture = *state;
+
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+        struct ob_raw_header header = { .id = 3, .command = OB_RAW_REGION_WRITE, .size = sizes[i] };
+        int r;
+
+        ob_ok(ob_raw_send(&fixture->raw, &header, sizeof(header), NULL, 0));
+        r = ob_raw_reply(&fixture->raw, 3, OB_RAW_REGION_WRITE, NULL);
+        assert_true(r > 0 || r == -ENOTCONN);
+        ob_fixture_reconnect(fixture);
+        ob_ok(ob_raw_handshake(&fixture->raw));
+        assert_int_equal(ob_read32(&fixture->raw, EDU_BAR, EDU_ID), EDU_ID_VALUE);
     }
 }
 
@@ -304,6 +341,8 @@ int main(void)
         OB_TEST(test_disconnect_in_message),
         OB_TEST(test_disconnect_after_requests),
         OB_TEST(test_framing_lost),
+        OB_TEST(test_oversized),
+        OB_TEST(test_oversized_and_gone),
         OB_TEST(test_large_messages),
         OB_TEST(test_unasked_reply),
     };

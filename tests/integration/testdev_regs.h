@@ -41,7 +41,6 @@
 #define TD_BAR2_SIZE 0x10000
 #define TD_BAR4_SIZE 0x4000
 #define TD_VECTORS   8
-#define TD_KEPT_MAX  16
 
 struct td_entry {
     uint64_t src, dst;

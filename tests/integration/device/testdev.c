@@ -1,5 +1,7 @@
 /* testdev: a device with one of everything, for tests to drive. 1234:7e57, class ff0000, PCI Express with FLR, power
- * management, MSI-X (8 vectors, option vectors=1..2048; its BAR is the library's choice, 5), no INTx.
+ * management, MSI-X (8 vectors, option vectors=1..2048; its BAR is the library's choice, 5), no INTx. */
+
+/* clang-format off: tables.
  *
  * BAR0, memory, 4096 bytes: registers, 4 bytes unless said otherwise, little-endian.
  *   00 ID            RO  0x7e57de01
@@ -13,18 +15,25 @@
  *   20 PULSE         WO  n: sends vector n once; EINVAL if there is none
  *   24 ERROR_CODE    RW  bits 7:0, an errno
  *   28 ERROR         RW  every access fails with ERROR_CODE (0: succeeds, reads 0). A write adds 1 to COUNT first,
- * which the failure has to undo 2c KEEP          RO  reads are kept: answered with the value written to RELEASE, in the
- * order they came; by KEEP_NS; with ECANCELED at the session's end; or never. At most 16, then EBUSY 30 RELEASE WO
- * answers all kept reads 34 KEPT          RO  how many are kept 38 KEEP_NS       WO  so many ns later, all kept reads
- * are answered with 0x600d; 0 disarms 3c ASYNC         RO  kept, and answered by the worker thread with 0xa5a5a5a5; at
- * most 16, then EBUSY 40 TIMER_NS      WO  so many ns later, level 1 rises (LEVELS bit 1) and TIMER_FIRED counts; 0
- * disarms 44 TIMER_FIRED   RO 48 BAR2_SUM      RO  sum of the first 64 bytes of BAR2, as the device sees them 4c
- * BAR2_FILL     WO  sets each of these bytes to the value's low byte 50 CONFIG_LAST   RO  offset << 16 | length of the
- * last write to configuration space that ops.config() told of 54 UNMAPS        RO  how often ops.unmap() was called;
- * not reset 58 SESSIONS      RO  how often ops.run() was called; not reset 5c CRASHES       RO  how often
- * ops.open(OB_CRASHED) was called; not reset 60 RESETS[3]     RO  resets of each enum ob_reset; not reset 70 WIDE RW  8
- * bytes, accesses of 4 and 8 80 RING_ADDR     RW  8 bytes, accesses of 4 and 8: IOVA of the ring, which must be memory
- * that can be mapped 88 RING_SIZE     RW  entries, a power of two up to 256; both are taken when RING_CTRL is written
+ *                        which the failure has to undo
+ *   2c KEEP          RO  reads are kept, and answered by KEEP_NS, or refused at their deadline or, with ECANCELED, at
+ *                        the session's end; a client's later requests wait meanwhile. At most 16 unanswered, then EBUSY
+ *   30 RELEASE       WO  answers all kept reads with the value written: those beyond their deadline, too late
+ *   34 KEPT          RO  how many are kept
+ *   38 KEEP_NS       WO  so many ns later, all kept reads are answered with 0x600d; 0 disarms
+ *   3c ASYNC         RO  kept, and answered by the worker thread with 0xa5a5a5a5; at most 16, then EBUSY
+ *   40 TIMER_NS      WO  so many ns later, level 1 rises (LEVELS bit 1) and TIMER_FIRED counts; 0 disarms
+ *   44 TIMER_FIRED   RO
+ *   48 BAR2_SUM      RO  sum of the first 64 bytes of BAR2, as the device sees them
+ *   4c BAR2_FILL     WO  sets each of these bytes to the value's low byte
+ *   50 CONFIG_LAST   RO  offset << 16 | length of the last write to configuration space that ops.config() told of
+ *   54 UNMAPS        RO  how often ops.unmap() was called; not reset
+ *   58 SESSIONS      RO  how often ops.run() was called; not reset
+ *   5c CRASHES       RO  how often ops.open(OB_CRASHED) was called; not reset
+ *   60 RESETS[3]     RO  resets of each enum ob_reset; not reset
+ *   70 WIDE          RW  8 bytes, accesses of 4 and 8
+ *   80 RING_ADDR     RW  8 bytes, accesses of 4 and 8: IOVA of the ring, which must be memory that can be mapped
+ *   88 RING_SIZE     RW  entries, a power of two up to 256; both are taken when RING_CTRL is written
  *   8c RING_CTRL     RW  bit 0: enabled. Fails with EINVAL for a RING_SIZE that is none
  *   90 DOORBELL      WO  count of entries ever made ready (32 bits, free running)
  *   94 RING_DONE     RO  count of entries ever completed
@@ -35,15 +44,17 @@
  * It copies src to dst (non-overlapping), writes status (0x80000000 | errno, errno 0 if all went well) and sends the
  * vector (0xffffffff: none). Memory is pinned where it can be, else copied by messages. Flag 1 (hold): src and dst stay
  * pinned until RING_RELEASE (then it copies), or an unmap that touches them or the session's end (then ECANCELED).
- * After a crash the entry under way is executed again, and vectors not surely sent are sent.
+ * After a crash the entry under way is executed again, and a vector not surely sent is sent.
  *
  * BAR1, I/O, 32 bytes: 00 IO8 RW 1 byte; 02 IO16 RW 2 bytes; 04 IO32 RW; 10 IO_ARRAY[4] RW 4 bytes each.
- * BAR2, memory, 64-bit, prefetchable, 64 KiB (option bar2_size, a power of two from 4k to 1G): memory that clients map.
+ * BAR2, memory, 64-bit, prefetchable, 64 KiB (option bar2_size, a power of two from 4k to 1G): memory clients map.
  * BAR4, memory, 16 KiB: 0000-00ff any access, kept in state as it is; 1000-1fff and 3000-3fff memory that clients map;
  * nothing elsewhere.
  *
  * Capabilities: vendor-specific (0c 4f 42 01, two read-only bytes 5a a5, four writable), Device Serial Number
  * 01-23-45-67-89-ab-cd-ef. Option deadline=ms: how long a request may be kept (max_reply_ms). */
+/* clang-format on */
+
 #include <errno.h>
 #include <string.h>
 #include <linux/pci_regs.h>
