@@ -95,7 +95,7 @@ static void report(struct series *series)
     }
 }
 
-/* --- The client's hot path: no allocation, no poll; sizes are known -------------------------------------------- */
+/* --- The client's hot path: no allocation, no poll; sizes are known ---------------------------------------------- */
 
 struct traffic {
     struct ob_raw *raw;
@@ -223,7 +223,7 @@ static void compare_shape(const char *bench, enum shape shape, bool poll, bool s
     report(&series);
 }
 
-/* --- The benchmarks --------------------------------------------------------------------------------------------- */
+/* --- The benchmarks ---------------------------------------------------------------------------------------------- */
 
 static void bench_read(void)
 {

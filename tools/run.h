@@ -56,7 +56,7 @@ struct run {
     char *owner; /* the user that QEMU becomes (-run-with user=); NULL: ours */
 };
 
-/* --- run_device.c: all say what is wrong and return 0 or an exit status ------------------------------------------- */
+/* --- run_device.c: all say what is wrong and return 0 or an exit status ------------------------------------------ */
 
 /* Fills devices[0, count) from the texts of --device. */
 int run_devices_parse(struct run *run, char *const *texts, size_t count);
@@ -66,7 +66,7 @@ void run_devices_free(struct run *run);
 /* Makes the sockets: bound in a private folder, listened on, kept by an O_PATH descriptor, unlinked. */
 int run_devices_listen(struct run *run);
 
-/* --- run_qemu.c --------------------------------------------------------------------------------------------------- */
+/* --- run_qemu.c -------------------------------------------------------------------------------------------------- */
 
 /* Checks the user's command line and makes run->qemu of it: shared memory and the devices are appended. Sets
  * run->owner. Says what is wrong and returns 0 or an exit status. */
@@ -79,7 +79,7 @@ void run_qemu_explain(const struct run *run);
  * the last of several counts. NULL: absent. */
 char *run_key(const char *text, const char *implied, const char *key);
 
-/* --- run_process.c ------------------------------------------------------------------------------------------------ */
+/* --- run_process.c ----------------------------------------------------------------------------------------------- */
 
 struct spawn {
     const char *file; /* searched in PATH unless it has a slash */
@@ -106,7 +106,7 @@ const char *run_process_text(int status, char *text, size_t size);
  */
 char *run_process_output(const char *file, char *const *argv, int *err);
 
-/* --- run_supervise.c ---------------------------------------------------------------------------------------------- */
+/* --- run_supervise.c --------------------------------------------------------------------------------------------- */
 
 /* Runs it all; returns an exit status. */
 int run_supervise(struct run *run);

@@ -174,7 +174,7 @@ void run_devices_free(struct run *run)
     free(run->devices);
 }
 
-/* --- What the device says of itself ------------------------------------------------------------------------------- */
+/* --- What the device says of itself ------------------------------------------------------------------------------ */
 
 /* Its JSON description. The conventions do not ask every program for one: a device without is taken as it is. NULL:
  * none; *status is an exit status if it is not even a program. */
@@ -301,7 +301,7 @@ int run_devices_prepare(struct run *run)
     return status;
 }
 
-/* --- Sockets ------------------------------------------------------------------------------------------------------ */
+/* --- Sockets ----------------------------------------------------------------------------------------------------- */
 
 /* Binds through the folder's descriptor: its path may be longer than a socket's address. */
 static int bind_in(int folder, int listener)

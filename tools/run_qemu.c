@@ -25,7 +25,7 @@ struct memory {
     bool numa;     /* -numa memdev= is used */
 };
 
-/* --- Keys --------------------------------------------------------------------------------------------------------- */
+/* --- Keys -------------------------------------------------------------------------------------------------------- */
 
 static char *json_key(const char *text, const char *key)
 {
@@ -102,7 +102,7 @@ static void take_key(char **to, const char *text, const char *implied, const cha
     *to = value;
 }
 
-/* --- Checks ------------------------------------------------------------------------------------------------------- */
+/* --- Checks ------------------------------------------------------------------------------------------------------ */
 
 /* Options under which the promise of this command, or the device, cannot be kept. */
 static int refuse(const char *name)
@@ -194,7 +194,7 @@ static int look_at(struct run *run, struct memory *memory, char *const *argv, si
     return status;
 }
 
-/* --- What is added ------------------------------------------------------------------------------------------------ */
+/* --- What is added ----------------------------------------------------------------------------------------------- */
 
 /* The size that -m means: its unit is MiB unless it says another. */
 static bool parse_size(const char *text, uint64_t *size)
@@ -282,7 +282,7 @@ void run_qemu_free(struct run *run)
     free(run->owner);
 }
 
-/* --- Afterwards --------------------------------------------------------------------------------------------------- */
+/* --- Afterwards -------------------------------------------------------------------------------------------------- */
 
 void run_qemu_explain(const struct run *run)
 {

@@ -51,7 +51,7 @@ static int64_t now_ms(void)
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-/* --- What happens ------------------------------------------------------------------------------------------------- */
+/* --- What happens ------------------------------------------------------------------------------------------------ */
 
 /* Ends QEMU; when it has ended, so do the devices. */
 static void end_qemu(struct supervisor *s, int signal)
@@ -186,7 +186,7 @@ static bool out_of_time(const struct supervisor *s)
     return s->kill_at != 0 && now_ms() >= s->kill_at;
 }
 
-/* --- The three parts of life -------------------------------------------------------------------------------------- */
+/* --- The three parts of life ------------------------------------------------------------------------------------- */
 
 static int start_device(struct supervisor *s, struct run_device *device)
 {
@@ -350,7 +350,7 @@ static int supervise(struct supervisor *s)
     return status;
 }
 
-/* --- The two processes -------------------------------------------------------------------------------------------- */
+/* --- The two processes ------------------------------------------------------------------------------------------- */
 
 /* Those that end us, except what whoever started us ignores (nohup does with SIGHUP). */
 static void end_signals(sigset_t *set)

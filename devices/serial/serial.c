@@ -165,7 +165,7 @@ static void serial_send_after(struct ob_dev *dev, uint64_t unused)
         serial_send(dev);
 }
 
-/* --- Registers -------------------------------------------------------------------------------------------------- */
+/* --- Registers --------------------------------------------------------------------------------------------------- */
 
 static int data_read(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t *val)
 {
@@ -285,7 +285,7 @@ static const struct ob_reg serial_regs[] = {
     OB_REG_END,
 };
 
-/* --- The line --------------------------------------------------------------------------------------------------- */
+/* --- The line ---------------------------------------------------------------------------------------------------- */
 
 /* Called at the start of a transaction, so all that the FIFO took is committed. */
 static void serial_readable(void *ctx)
@@ -324,7 +324,7 @@ static const struct ob_char_ops serial_line = { .readable = serial_readable,
                                                 .writable = serial_writable,
                                                 .presence = serial_presence };
 
-/* --- Life ------------------------------------------------------------------------------------------------------- */
+/* --- Life -------------------------------------------------------------------------------------------------------- */
 
 static int serial_open(struct ob_dev *dev, enum ob_origin origin)
 {

@@ -40,7 +40,7 @@ static unsigned uart_trigger(const struct uart *u)
     return uart_fifos(u) ? levels[UART_FCR_R_TRIG_BITS(u->fcr)] : 1;
 }
 
-/* --- Modem lines ------------------------------------------------------------------------------------------------ */
+/* --- Modem lines ------------------------------------------------------------------------------------------------- */
 
 /* 8.6, MCR 4: in loopback the four outputs are the four inputs. */
 static uint8_t uart_lines(const struct uart *u)
@@ -81,7 +81,7 @@ uint8_t ob_uart_read_modem_status(struct uart *u)
     return val;
 }
 
-/* --- Receiver --------------------------------------------------------------------------------------------------- */
+/* --- Receiver ---------------------------------------------------------------------------------------------------- */
 
 /* 8.3: an error is shown when its character comes to the top of the FIFO. */
 static void uart_top(struct uart *u)
@@ -173,7 +173,7 @@ uint64_t ob_uart_character_ns(const struct uart *u)
     return halves * (divisor ? divisor : 1) * CLOCKS_A_BIT * UINT64_C(1000000000) / 2 / CLOCK_HZ;
 }
 
-/* --- Transmitter ------------------------------------------------------------------------------------------------ */
+/* --- Transmitter ------------------------------------------------------------------------------------------------- */
 
 /* 8.5: empty is an event: the interrupt is pending until IIR told of it or something is written. */
 static void uart_tx_empty(struct uart *u)
@@ -222,7 +222,7 @@ static void uart_transmit(struct uart *u, uint8_t byte)
     u->tx_data[(u->tx_first + u->tx_count++) % UART_DEPTH] = byte & (0xff >> (3 - (u->lcr & UART_LCR_WLEN8)));
 }
 
-/* --- Registers -------------------------------------------------------------------------------------------------- */
+/* --- Registers --------------------------------------------------------------------------------------------------- */
 
 void ob_uart_init(struct uart *u)
 {

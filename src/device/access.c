@@ -50,8 +50,7 @@ static int config_piece(struct ob_req *req, uint8_t *data)
                               data);
 }
 
-/* --- BARs
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- BARs -------------------------------------------------------------------------------------------------------- */
 
 /* The MSI-X structures lie over whatever the BAR has there. 1: done; 0: the piece is not theirs, and *limit is how far
  * it may go. */
@@ -166,8 +165,7 @@ static int bar_piece(struct ob_req *req, uint64_t off, uint32_t left, uint8_t *d
     return OB_DONE;
 }
 
-/* --- The whole access
- * ---------------------------------------------------------------------------------------------------- */
+/* --- The whole access -------------------------------------------------------------------------------------------- */
 
 static int check_bounds(struct ob_dev *dev, uint32_t region, uint64_t offset, uint32_t count)
 {

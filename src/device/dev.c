@@ -28,8 +28,7 @@ void ob_log(const struct ob_dev *dev, const char *format, ...)
     (void)ignored;
 }
 
-/* --- Memory that outlives the process
- * -------------------------------------------------------------------------------------- */
+/* --- Memory that outlives the process ---------------------------------------------------------------------------- */
 
 /* Clients map it, so it cannot be resized under us by anyone. */
 static int make_bars_file(struct ob_dev *dev)
@@ -86,8 +85,7 @@ static int open_vault(struct ob_dev *dev, int fd, size_t ram, struct ob_position
     return ob_vault_open(&dev->vault, fd, &layout, position);
 }
 
-/* --- Making one
- * --------------------------------------------------------------------------------------------------------------- */
+/* --- Making one -------------------------------------------------------------------------------------------------- */
 
 static int take_class(struct ob_dev *dev, const struct ob_device_class *cls)
 {
@@ -239,8 +237,7 @@ int ob_dev_new(const struct ob_device_class *cls, const char *options, const str
     return 0;
 }
 
-/* --- Freeing it
- * ------------------------------------------------------------------------------------------------------------------ */
+/* --- Freeing it -------------------------------------------------------------------------------------------------- */
 
 static void end_session(struct ob_dev *dev)
 {
@@ -295,8 +292,7 @@ void ob_dev_free(struct ob_dev *dev)
     free(dev);
 }
 
-/* --- What a class sees
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- What a class sees ------------------------------------------------------------------------------------------- */
 
 struct ob_device_class *ob_shape(struct ob_dev *dev)
 {

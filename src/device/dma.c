@@ -115,8 +115,7 @@ void ob_dma_run_completed(struct ob_worker *worker)
     }
 }
 
-/* --- Messages
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- Messages ---------------------------------------------------------------------------------------------------- */
 
 /* Sends the next piece of a copy. 0 or -errno; -EAGAIN: not now. */
 static int send_piece(struct ob_dev *dev, struct ob_dma *dma)
@@ -207,7 +206,8 @@ void ob_dma_fail_all(struct ob_dev *dev)
 {
     pthread_mutex_lock(&dev->lock);
     struct ob_dma *lists[2] = { dev->dma_sent, dev->dma_queue.first };
-    dev->dma_sent = dev->dma_queue.first = NULL;
+    dev->dma_sent = NULL;
+    dev->dma_queue.first = NULL;
     pthread_mutex_unlock(&dev->lock);
     for (int i = 0; i < 2; i++) {
         for (struct ob_dma *dma = lists[i]; dma;) {
@@ -218,8 +218,7 @@ void ob_dma_fail_all(struct ob_dev *dev)
     }
 }
 
-/* --- Pins and windows
- * ----------------------------------------------------------------------------------------------------- */
+/* --- Pins and windows -------------------------------------------------------------------------------------------- */
 
 int ob_dma_pin(struct ob_worker *worker, uint64_t iova, size_t len, int prot, struct iovec *iov, uint32_t *pins,
                int max)

@@ -167,8 +167,7 @@ int ob_maps_map(struct ob_dev *dev, const struct ob_message *m, int *fds, unsign
     return OB_DONE;
 }
 
-/* --- Unmap
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- Unmap ------------------------------------------------------------------------------------------------------- */
 
 /* Workers find the memory no more. *slot is for note_away(). */
 static int take_away(struct ob_dev *dev, const struct ob_wire_dma_unmap *u, int *slot)

@@ -8,6 +8,7 @@
 #include <outboard/server.h>
 
 #include "device/options.h"
+#include "memory/fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -38,7 +39,7 @@ struct program {
     int ready_fd; /* -1: nobody asked */
 };
 
-/* --- Serving ---------------------------------------------------------------------------------------------------- */
+/* --- Serving ----------------------------------------------------------------------------------------------------- */
 
 static void stop(struct ob_worker *worker, int fd, uint32_t events, void *ctx)
 {
@@ -124,7 +125,12 @@ static int serve(const struct program *program)
     stop_signals(&set);
     pthread_sigmask(SIG_BLOCK, &set, &before);
     signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (signals < 0)
+    /* The process is the device's alone, so its signals are ours: a client that cuts short a file of guest memory ends
+     * its session, and not the device. */
+    int guarded = ob_fault_install();
+    if (guarded < 0)
+        fprintf(stderr, "outboard: %s: cannot guard guest memory: %s\n", program->cls->name, strerror(-guarded));
+    else if (signals < 0)
         fprintf(stderr, "outboard: %s: cannot wait for signals: %s\n", program->cls->name, strerror(errno));
     else if (ob_dev_new(program->cls, program->options, &program->lifeline, &dev) == 0)
         status = listen_and_loop(dev, &program->listen, program->ready_fd, signals);
@@ -132,6 +138,8 @@ static int serve(const struct program *program)
         ob_dev_free(dev);
     if (signals >= 0)
         close(signals);
+    if (guarded == 0)
+        (void)ob_fault_remove(); /* refused if somebody chained to it, who then still needs it */
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return status;
 }
@@ -148,7 +156,7 @@ int ob_serve(const struct ob_device_class *cls, const char *options, const struc
     return serve(&program);
 }
 
-/* --- The command line ------------------------------------------------------------------------------------------- */
+/* --- The command line -------------------------------------------------------------------------------------------- */
 
 enum { OPT_SOCKET_PATH = 256, OPT_FD, OPT_LIFELINE, OPT_READY, OPT_MODE, OPT_OWNER, OPT_GROUP, OPT_CAPS, OPT_VERSION };
 

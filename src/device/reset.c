@@ -56,8 +56,7 @@ int ob_reset_finish(struct ob_dev *dev, bool again, enum ob_reset kind)
     return OB_DONE;
 }
 
-/* --- The end of a session
- * --------------------------------------------------------------------------------------------- */
+/* --- The end of a session ---------------------------------------------------------------------------------------- */
 
 static void set_phase(struct ob_dev *dev, enum ob_phase phase)
 {

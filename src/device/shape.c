@@ -15,8 +15,7 @@ static int wrong(struct ob_dev *dev, const char *what, const char *name)
     return -EINVAL;
 }
 
-/* --- State
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- State ------------------------------------------------------------------------------------------------------- */
 
 static int check_state(struct ob_dev *dev, const struct ob_state *state)
 {
@@ -35,8 +34,7 @@ static int check_state(struct ob_dev *dev, const struct ob_state *state)
     return 0;
 }
 
-/* --- Areas and registers
- * ------------------------------------------------------------------------------------------------ */
+/* --- Areas and registers ----------------------------------------------------------------------------------------- */
 
 static bool is_width(unsigned n)
 {
@@ -172,8 +170,7 @@ static int shape_bar(struct ob_dev *dev, unsigned bar, uint64_t *ram)
     return 0;
 }
 
-/* --- Interrupts
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- Interrupts -------------------------------------------------------------------------------------------------- */
 
 /* A BAR of its own for an MSI-X table that the class did not place: the highest slot that is free. */
 static int place_msix(struct ob_dev *dev)
@@ -211,8 +208,7 @@ static int shape_irqs(struct ob_dev *dev)
     return irqs->msix > 0 ? place_msix(dev) : 0;
 }
 
-/* --- Configuration space
- * ---------------------------------------------------------------------------------------------------- */
+/* --- Configuration space ----------------------------------------------------------------------------------------- */
 
 /* The class gives a capability's body, src/pci wants it with its header. */
 static uint8_t *with_header(const struct ob_cap *cap, const uint8_t *body, bool mask)
@@ -309,8 +305,7 @@ static int shape_config(struct ob_dev *dev)
     return err;
 }
 
-/* --- The whole
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- The whole --------------------------------------------------------------------------------------------------- */
 
 int ob_shape_check(struct ob_dev *dev, size_t *ram)
 {

@@ -100,8 +100,7 @@ void ob_signals_poll(struct ob_dev *dev)
     }
 }
 
-/* --- Descriptors that were replaced
- * ------------------------------------------------------------------------------------- */
+/* --- Descriptors that were replaced ------------------------------------------------------------------------------ */
 
 static int start_grace(struct ob_dev *dev)
 {
@@ -141,8 +140,7 @@ bool ob_grace_over(struct ob_dev *dev)
     return !dev->grace;
 }
 
-/* --- SET_IRQS
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- SET_IRQS ---------------------------------------------------------------------------------------------------- */
 
 void ob_signals_note(struct ob_dev *dev)
 {

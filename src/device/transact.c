@@ -295,8 +295,7 @@ void ob_answers_take(struct ob_dev *dev)
     }
 }
 
-/* --- Interrupts as a device sees them
- * ---------------------------------------------------------------------------------- */
+/* --- Interrupts as a device sees them ---------------------------------------------------------------------------- */
 
 /* From a handler an interrupt is a consequence of the state it changed, and becomes true with it. */
 static bool intend(struct ob_dev *dev, uint64_t *on, uint64_t *off, unsigned vector)

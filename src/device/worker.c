@@ -44,8 +44,7 @@ static void take_wake(struct ob_worker *worker)
     (void)atomic_exchange(&worker->woken, false);
 }
 
-/* --- Descriptors
- * -------------------------------------------------------------------------------------------------------- */
+/* --- Descriptors ------------------------------------------------------------------------------------------------- */
 
 static struct ob_watch *find_watch(struct ob_worker *worker, int fd)
 {
@@ -143,8 +142,7 @@ void ob_watches_free(struct ob_worker *worker)
     }
 }
 
-/* --- The loop of a thread
- * -------------------------------------------------------------------------------------------------- */
+/* --- The loop of a thread ---------------------------------------------------------------------------------------- */
 
 /* Whoever sleeps holds nothing of the guest's, and delays no unmap. */
 static int wait_events(struct ob_worker *worker, struct epoll_event *events, bool sleep)
@@ -209,8 +207,7 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-/* --- Start and stop
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- Start and stop ---------------------------------------------------------------------------------------------- */
 
 static int init_worker(struct ob_worker *worker, struct ob_dev *dev)
 {

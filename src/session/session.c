@@ -44,7 +44,7 @@ static void commit(struct ob_session *s)
     s->ops->commit(s->back);
 }
 
-/* --- Connections -------------------------------------------------------------------------------------------------- */
+/* --- Connections ------------------------------------------------------------------------------------------------- */
 
 void ob_session_connect(struct ob_session *s, int fd)
 {

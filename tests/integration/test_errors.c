@@ -4,6 +4,7 @@
 #include "edu_regs.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -189,7 +190,7 @@ static void test_random(void **state)
     struct ob_fixture *fixture = *state;
     unsigned seed = 20261122;
 
-    print_message("seed %u\n", seed);
+    fprintf(stderr, "seed %u\n", seed);
     srandom(seed);
     for (int i = 0; i < 3000; i++) {
         uint8_t payload[96];

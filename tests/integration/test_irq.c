@@ -339,9 +339,9 @@ static void test_bad_ranges(void **state)
 static void test_bad_sizes(void **state)
 {
     struct ob_fixture *fixture = *state;
-    struct {
+    union {
         struct vfio_irq_set set;
-        uint8_t bools[8];
+        uint8_t bytes[sizeof(struct vfio_irq_set) + 8];
     } request = { .set = { .flags = BOOL | TRIGGER, .index = INTX, .count = 1 } };
 
     for (size_t size = sizeof(request.set); size <= sizeof(request); size++) {

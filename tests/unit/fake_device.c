@@ -77,7 +77,7 @@ static void *fake_alloc(size_t size)
     return p;
 }
 
-/* --- Transactions ----------------------------------------------------------------------------------------------- */
+/* --- Transactions ------------------------------------------------------------------------------------------------ */
 
 static void fake_begin(struct ob_dev *dev)
 {
@@ -130,7 +130,7 @@ static void fake_end(struct ob_dev *dev, int err)
     }
 }
 
-/* --- Life ------------------------------------------------------------------------------------------------------- */
+/* --- Life -------------------------------------------------------------------------------------------------------- */
 
 static void fake_reset_values(struct ob_dev *dev)
 {
@@ -293,7 +293,7 @@ void fake_restart(struct ob_dev *dev)
     fake_session_begin(dev);
 }
 
-/* --- Accesses --------------------------------------------------------------------------------------------------- */
+/* --- Accesses ---------------------------------------------------------------------------------------------------- */
 
 static uint64_t fake_ones(unsigned bytes)
 {
@@ -400,7 +400,7 @@ void fake_write(struct ob_dev *dev, unsigned bar, uint64_t off, unsigned len, ui
     fake_access(dev, bar, off, len, true, (uint8_t *)&val);
 }
 
-/* --- What tests look at ----------------------------------------------------------------------------------------- */
+/* --- What tests look at ------------------------------------------------------------------------------------------ */
 
 bool fake_irq(const struct ob_dev *dev)
 {
@@ -506,7 +506,7 @@ void fake_dma_answer(struct ob_dev *dev, int err)
     fake_end(dev, OB_DONE);
 }
 
-/* --- <outboard/device.h> ---------------------------------------------------------------------------------------- */
+/* --- <outboard/device.h> ----------------------------------------------------------------------------------------- */
 
 static const char *fake_option(const struct ob_dev *dev, const char *name)
 {

@@ -156,7 +156,7 @@ static void test_mistakes(void **unused)
     }
 }
 
-/* --- Options shape the device ----------------------------------------------------------------------------------- */
+/* --- Options shape the device ------------------------------------------------------------------------------------ */
 
 struct shaped_scratch {
     struct ob_area areas[2];
@@ -231,7 +231,7 @@ static void test_msix_has_a_bar(void **unused)
     bench_stop(&bench);
 }
 
-/* --- What a predecessor left ------------------------------------------------------------------------------------ */
+/* --- What a predecessor left ------------------------------------------------------------------------------------- */
 
 static int lifeline_open(struct ob_dev *dev, enum ob_origin origin)
 {

@@ -461,7 +461,7 @@ static void crossing_writes(void **state)
     /* From the power state, past the end of its capability, into MSI up to the low address. */
     bytes[0] = 3;
     bytes[layout->msi + PCI_MSI_FLAGS - (layout->pm + PCI_PM_CTRL)] = 1;
-    memset(bytes + layout->msi + PCI_MSI_ADDRESS_LO - (layout->pm + PCI_PM_CTRL), 0xff, 4);
+    memset(&bytes[layout->msi + PCI_MSI_ADDRESS_LO - (layout->pm + PCI_PM_CTRL)], 0xff, 4);
     assert_int_equal(layout->msi, layout->pm + 8);
     assert_int_equal(ob_pci_config_write(layout, config, layout->pm + PCI_PM_CTRL, 12, bytes, &change), 0);
     assert_int_equal(change.what, OB_PCI_POWER | OB_PCI_MSI);

@@ -41,7 +41,7 @@ static void random_start(void)
 
     clock_gettime(CLOCK_REALTIME, &now);
     random_state = given ? strtoull(given, NULL, 0) : (uint64_t)now.tv_sec * 1000000007u + (uint64_t)now.tv_nsec;
-    printf("# OB_TEST_SEED=%" PRIu64 "\n", random_state);
+    fprintf(stderr, "# OB_TEST_SEED=%" PRIu64 "\n", random_state);
 }
 
 static void random_bytes(uint8_t *bytes, size_t size)

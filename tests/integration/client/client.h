@@ -74,7 +74,7 @@ int ob_raw_silent(struct ob_raw *raw);
 /* Receives, serving DMA, until `dma_served` has reached `total`. */
 int ob_raw_serve_dma(struct ob_raw *raw, unsigned total);
 
-/* --- One function for each command ------------------------------------------------------------------------------ */
+/* --- One function for each command ------------------------------------------------------------------------------- */
 
 /* JSON may be NULL: no version data. *reply as in ob_raw_reply(). */
 int ob_raw_version(struct ob_raw *raw, uint16_t major, uint16_t minor, const char *json, struct ob_raw_message **reply);

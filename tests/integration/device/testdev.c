@@ -89,7 +89,7 @@ static const struct ob_field ring_fields[] = {
     OB_FIELD_END,
 };
 
-/* --- Plain registers, interrupts, time -------------------------------------------------------------------------- */
+/* --- Plain registers, interrupts, time --------------------------------------------------------------------------- */
 
 static int id_read(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t *val)
 {
@@ -214,7 +214,7 @@ static int echo_access(struct ob_req *req, const struct ob_access *access)
     return OB_DONE;
 }
 
-/* --- Kept requests ---------------------------------------------------------------------------------------------- */
+/* --- Kept requests ----------------------------------------------------------------------------------------------- */
 
 int testdev_keep(struct kept *kept, struct ob_req *req)
 {
@@ -262,7 +262,7 @@ static int keep_ns_write(struct ob_req *req, const struct ob_reg *reg, unsigned 
     return OB_DONE;
 }
 
-/* --- Life ------------------------------------------------------------------------------------------------------- */
+/* --- Life -------------------------------------------------------------------------------------------------------- */
 
 #define RAM_AREA(bits)                                                                      \
     {                                                                                       \
@@ -374,7 +374,7 @@ static void testdev_close(struct ob_dev *dev)
     pthread_mutex_destroy(&s->lock);
 }
 
-/* --- The class -------------------------------------------------------------------------------------------------- */
+/* --- The class --------------------------------------------------------------------------------------------------- */
 
 #define T      struct testdev
 #define RO32   .width = 4, .min_access = 4

@@ -12,7 +12,7 @@
 #define STATUS_DONE 0x80000000u
 #define ASYNC_VALUE 0xa5a5a5a5u
 
-/* --- The ring: the worker's side, under the lock ---------------------------------------------------------------- */
+/* --- The ring: the worker's side, under the lock ----------------------------------------------------------------- */
 
 static void ring_unpin(struct scratch *s)
 {
@@ -186,7 +186,7 @@ static int testdev_poll(struct ob_worker *worker)
 
 const struct ob_worker_ops testdev_worker = { .poll = testdev_poll };
 
-/* --- The ring: the control thread's side ------------------------------------------------------------------------ */
+/* --- The ring: the control thread's side ------------------------------------------------------------------------- */
 
 /* Makes the worker's view follow the registers. A window is closed outside the lock: closing may wait for the worker.
  */
