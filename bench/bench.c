@@ -300,21 +300,34 @@ static void fill_maps(struct ob_bench_peer *peer, const char *who, int fd, uint6
     ob_bench_pause(peer);
 }
 
-static double turn_maps(struct ob_bench_peer *peer, const char *who, int fd, uint64_t present)
+/* Maps between the maps that are present, and unmaps, `depth` pairs in flight: QEMU pipelines them too. */
+#define MAP_DEPTH_MAX 16
+static double turn_maps(struct ob_bench_peer *peer, const char *who, int fd, uint64_t present, int depth)
 {
-    const int pairs = 100;
+    const int pairs = 480;
+    uint16_t ids[2 * MAP_DEPTH_MAX];
     uint64_t start = now_ns();
 
-    for (int i = 0; i < pairs; i++) {
-        uint64_t nth = present * (uint64_t)i / pairs, address = (2 * nth + 1) * PAGE;
+    for (int i = 0; i < pairs; i += depth) {
+        for (int k = 0; k < depth; k++) {
+            uint64_t nth = present * (uint64_t)(i + k) / pairs, address = (2 * nth + 1) * PAGE;
+            struct ob_raw_dma_map map = {
+                .argsz = sizeof(map), .flags = 3, .offset = nth * PAGE, .address = address, .size = PAGE
+            };
+            struct ob_raw_dma_unmap unmap = { .argsz = sizeof(unmap), .address = address, .size = PAGE };
 
-        must(ob_raw_map(&peer->raw, address, PAGE, 3, fd, nth * PAGE), "DMA_MAP", who);
-        must(ob_raw_unmap(&peer->raw, address, PAGE), "DMA_UNMAP", who);
+            must(ob_raw_request(&peer->raw, OB_RAW_DMA_MAP, 0, &map, sizeof(map), &fd, 1, &ids[2 * k]), "DMA_MAP", who);
+            must(ob_raw_request(&peer->raw, OB_RAW_DMA_UNMAP, 0, &unmap, sizeof(unmap), NULL, 0, &ids[2 * k + 1]),
+                 "DMA_UNMAP", who);
+        }
+        for (int k = 0; k < 2 * depth; k++)
+            must(ob_raw_reply(&peer->raw, ids[k], k % 2 ? OB_RAW_DMA_UNMAP : OB_RAW_DMA_MAP, NULL),
+                 k % 2 ? "DMA_UNMAP" : "DMA_MAP", who);
     }
     return pairs * 1e9 / (double)(now_ns() - start);
 }
 
-static void compare_maps(uint64_t present)
+static void compare_maps(uint64_t present, int depth)
 {
     struct ob_bench_peer peers[OB_BENCH_PEERS];
     int fd = memfd_create("bench", MFD_CLOEXEC);
@@ -324,7 +337,7 @@ static void compare_maps(uint64_t present)
     if (fd < 0 || ftruncate(fd, (off_t)((present + 1) * PAGE)) != 0) {
         ob_bench_die("no memory to map: %s", strerror(errno));
     }
-    snprintf(variant, sizeof(variant), "map+unmap, %llu present", (unsigned long long)present);
+    snprintf(variant, sizeof(variant), "map+unmap, %llu present, %d at once", (unsigned long long)present, depth);
     series = (struct series){ .bench = "map", .variant = variant, .unit = "pair/s" };
     ob_bench_start(peers, setup.commands.sleeping, false);
     for (int i = 0; i < OB_BENCH_PEERS; i++) {
@@ -336,7 +349,7 @@ static void compare_maps(uint64_t present)
         for (int i = 0; i < OB_BENCH_PEERS; i++) {
             if (peers[i].present) {
                 ob_bench_resume(&peers[i]);
-                series.value[i][series.turns[i]++] = turn_maps(&peers[i], ob_bench_names[i], fd, present);
+                series.value[i][series.turns[i]++] = turn_maps(&peers[i], ob_bench_names[i], fd, present, depth);
                 ob_bench_pause(&peers[i]);
             }
         }
@@ -348,8 +361,10 @@ static void compare_maps(uint64_t present)
 
 static void bench_map(void)
 {
-    compare_maps(1);
-    compare_maps(60000);
+    compare_maps(1, 1);
+    compare_maps(60000, 1);
+    compare_maps(1, MAP_DEPTH_MAX);
+    compare_maps(60000, MAP_DEPTH_MAX);
 }
 
 static void bench_memory(void)

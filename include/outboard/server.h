@@ -49,8 +49,9 @@ OB_PUBLIC int ob_dev_listen(struct ob_dev *dev, const struct ob_listen *listen);
 /* [A] Readable whenever ob_server_run(dev, 0) has something to do: for a loop of the caller's. */
 OB_PUBLIC int ob_server_fd(struct ob_dev *dev);
 /* [C] Handles what is there, waiting up to timeout_ms for it (-1: without end). 0 does not sleep and reads the client's
- * socket at once: call it in a loop to poll. Returns what it did (0: nothing), -EPIPE when a connected `fd` was given
- * and its client went, or another -errno when the device cannot go on. */
+ * socket at once, and looks at everything else every 16 calls that found nothing: it is for loops that poll, and for
+ * those that call it as long as the descriptor above is readable. Returns what it did (0: nothing), -EPIPE when a
+ * connected `fd` was given and its client went, or another -errno when the device cannot go on. */
 OB_PUBLIC int ob_server_run(struct ob_dev *dev, int timeout_ms);
 
 /* What `--print-capabilities` prints: a JSON object (the device's identity, options, memory sizes); malloc'ed. */

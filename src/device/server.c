@@ -10,7 +10,7 @@
 #define LOOP_EVENTS 16
 /* A caller that polls (timeout 0) reads the client's socket each time, and looks at everything else this often: after
  * so many polls that found nothing, and after so many that did. */
-#define IDLE_POLLS 8
+#define IDLE_POLLS 16
 #define BUSY_POLLS 64
 
 int ob_source_set(struct ob_dev *dev, struct ob_source *source, int fd, uint32_t events)
@@ -238,7 +238,7 @@ static int poll_client(struct ob_dev *dev)
         settle(dev);
         return ++dev->polls % BUSY_POLLS == 0 ? -EAGAIN : n;
     }
-    return dev->idle_polls++ % IDLE_POLLS == 0 ? -EAGAIN : 0;
+    return ++dev->idle_polls % IDLE_POLLS == 0 ? -EAGAIN : 0;
 }
 
 int ob_server_run(struct ob_dev *dev, int timeout_ms)
