@@ -46,7 +46,8 @@ enum ob_reset { OB_RESET_DEVICE, OB_RESET_FLR, OB_RESET_D3 };
 /* --- State ------------------------------------------------------------------------------------------------------- */
 
 /* A named field of a state struct: `count` elements of `elem` bytes (1, 2, 4, 8, or more for raw bytes) at `off`.
- * `since` is the state version that introduced it. No pointers, no descriptors: they mean nothing to a successor. */
+ * `since` is the state version that introduced it, from 1 to the state's. No pointers, no descriptors: they mean
+ * nothing to a successor. */
 struct ob_field {
     const char *name;
     uint32_t off;
@@ -84,18 +85,22 @@ struct ob_state {
  *
  * A write merges into the stored value first (rw: replaced, w1c: cleared where 1 is written), then calls .write. A read
  * takes the stored value, calls .read, then clears the bits of `rc`. An access narrower than the register touches its
- * bytes only; a wider one is executed register by register, lowest address first. An access smaller than `min_access`,
- * larger than `max_access`, or to bytes that no register owns reads as all ones and writes nothing: it is no error, as
- * on a bus. */
+ * bytes only; a wider one is executed register by register, lowest address first, and those before one that fails have
+ * happened. An access smaller than `min_access`, larger than `max_access`, or to bytes that no register owns reads as
+ * all ones and writes nothing: it is no error, as on a bus. Accesses above 8 bytes are a client's, no guest's: each
+ * register takes its bytes as an access of their own.
+ *
+ * A hook that returns OB_LATER or an error undoes what the masks did, too: whoever answers a kept request writes to
+ * state what the register is to hold. */
 struct ob_reg {
     const char *name;
-    uint32_t off;                   /* in the area, bytes */
-    uint32_t state_off;             /* where the value lives in the state struct; only if `stored` */
+    uint32_t off;                   /* in the area, bytes; below 1 MiB */
+    uint32_t state_off;             /* where the values live, one after the other, in one field; only if `stored` */
     bool stored;                    /* false: no value of its own, reads as 0 before .read */
     uint8_t width;                  /* 1, 2, 4 or 8 bytes */
-    uint8_t min_access, max_access; /* bytes; 0: 1 and 8 */
+    uint8_t min_access, max_access; /* 1, 2, 4 or 8 bytes; 0: 1 and 8 */
     uint16_t count, stride;         /* 0: one register */
-    uint64_t reset, rw, w1c, rc;
+    uint64_t reset, rw, w1c, rc;    /* a bit is in one of rw and w1c */
     /* [C] *val holds the stored value and may be replaced. OB_DONE, OB_LATER (ob_reply gives the value) or -errno. */
     int (*read)(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t *val);
     /* [C] val: the bits written, at their place in the register; mask: ones for the bytes that were written. */
@@ -123,7 +128,8 @@ struct ob_access {
     void *data;
 };
 
-/* A part of a BAR: registers, or a callback, or memory. Bytes of a BAR that no area covers read as all ones. */
+/* A part of a BAR: registers, or a callback, or memory; in the order of their offsets. Bytes of a BAR that no area
+ * covers read as all ones. Where the MSI-X table and pending bits lie, they cover the area. */
 struct ob_area {
     uint64_t off, size; /* in the BAR, bytes; OB_AREA_MMAP: multiples of 4096 */
     const struct ob_reg *regs;
@@ -132,7 +138,7 @@ struct ob_area {
     uint32_t flags;
 };
 #define OB_AREA_RAM  1u /* plain memory, see ob_bar_ram(); survives a crash byte by byte, not in two copies */
-#define OB_AREA_MMAP 2u /* with OB_AREA_RAM: the client may map it */
+#define OB_AREA_MMAP 2u /* with OB_AREA_RAM: the client may map it; at most 64 in a BAR, apart from MSI-X */
 #define OB_AREA_END \
     {               \
         .size = 0   \
@@ -219,15 +225,19 @@ OB_PUBLIC bool ob_option_bool(const struct ob_dev *dev, const char *name);
 
 /* All [C]. Those that take a request may return OB_LATER; until it is answered, the client's later requests wait. */
 struct ob_ops {
-    /* Options to shape: BAR sizes, vectors, memory sizes, through ob_shape(); before any memory exists. Optional. */
+    /* Options to shape: BAR sizes, vectors, memory sizes, through ob_shape(). Scratch exists already, and what is put
+     * into the shape may point there; other memory does not. May refuse with -errno. Optional, as all of these are. */
     int (*configure)(struct ob_dev *dev);
-    /* Back ends; no DMA or interrupt yet. May refuse with -errno. State of a fresh device holds the reset values. */
+    /* Back ends; no DMA yet. State of a fresh device holds the reset values. May refuse with -errno, after releasing
+     * what it took itself: close() is not called then. Its workers are ended by the library; they have not run. */
     int (*open)(struct ob_dev *dev, enum ob_origin origin);
-    /* A client's session begins, or goes on after a crash: start or resume what open() prepared. */
+    /* A client's session begins, or goes on after a crash: start or resume what open() prepared. -errno ends the
+     * device. */
     int (*run)(struct ob_dev *dev);
     /* The session ends: no new effects, and what is in flight drained, before memory and eventfds go. */
     int (*quiesce)(struct ob_req *req);
-    /* Registers already hold their reset values when this is called; state outside register tables is the class's. */
+    /* Registers already hold their reset values when this is called; state outside register tables, and timers, are the
+     * class's. */
     int (*reset)(struct ob_req *req, enum ob_reset kind);
     /* After a write to configuration space [off, off + len) took effect. */
     void (*config)(struct ob_dev *dev, uint32_t off, uint32_t len);
@@ -282,12 +292,12 @@ OB_PUBLIC int ob_device_main(const struct ob_device_class *cls, int argc, char *
 
 /* [C], in ops.configure only: this device's own copy of its class, to be altered. */
 OB_PUBLIC struct ob_device_class *ob_shape(struct ob_dev *dev);
-/* [C] The working copy of state; the pointer never changes. */
+/* [C] The working copy of state; the pointer never changes. From ops.open on. */
 OB_PUBLIC void *ob_state(struct ob_dev *dev);
-OB_PUBLIC void *ob_shared(struct ob_dev *dev);  /* [A] */
-OB_PUBLIC void *ob_scratch(struct ob_dev *dev); /* [A] */
-/* [A] Memory of an OB_AREA_RAM area; `off` is an offset in the BAR; NULL where there is none. Clients write to it at
- * any time: read each datum once, then check it. */
+OB_PUBLIC void *ob_shared(struct ob_dev *dev);  /* [A] From ops.open on. */
+OB_PUBLIC void *ob_scratch(struct ob_dev *dev); /* [A] From ops.configure on. */
+/* [A] From ops.open on. Memory of an OB_AREA_RAM area; `off` is an offset in the BAR; NULL where there is none. Clients
+ * write to it at any time: read each datum once, then check it. */
 OB_PUBLIC volatile void *ob_bar_ram(struct ob_dev *dev, unsigned bar, uint64_t off);
 
 /* --- Requests, effects, time ------------------------------------------------------------------------------------- */
@@ -297,10 +307,13 @@ OB_PUBLIC struct ob_dev *ob_req_dev(struct ob_req *req); /* [C] */
  * request kept, even when its deadline has passed: then it is dropped. On the control thread, what was written to state
  * since the callback began is committed with the reply. */
 OB_PUBLIC void ob_reply(struct ob_req *req, int err, uint64_t val);
-/* [C] Calls fn(dev, arg) once what the current callback did is committed. For effects that must not come before. A
- * crash in between forgets it: ops.run re-creates such effects from state. */
+/* [C] Calls fn(dev, arg) once what the current callback did is committed, in a transaction of its own, in the order in
+ * which it was asked for. For effects that must not come before. A callback that fails or returns OB_LATER takes its
+ * calls back. A crash in between forgets it: ops.run re-creates such effects from state. */
 OB_PUBLIC void ob_after(struct ob_dev *dev, void (*fn)(struct ob_dev *dev, uint64_t arg), uint64_t arg);
-/* [C] ops.timer(id) at CLOCK_MONOTONIC abs_ns; 0 disarms. The deadline is state: it survives a crash. */
+/* [C] ops.timer(id), once, at CLOCK_MONOTONIC abs_ns or soon after; 0 disarms; an id that the class does not declare is
+ * logged. The deadline is state: it takes effect with the commit and survives a crash. Without a session nothing fires:
+ * what is overdue does so when the next one begins. */
 OB_PUBLIC void ob_timer(struct ob_dev *dev, unsigned id, uint64_t abs_ns);
 OB_PUBLIC uint64_t ob_now(void); /* [A] CLOCK_MONOTONIC in nanoseconds */
 /* [A] One line on standard error: "outboard: NAME: text". */
@@ -314,16 +327,21 @@ struct ob_worker_ops {
     int (*poll)(struct ob_worker *worker); /* [W] >0: did work; 0: idle; -errno: logged, and the worker stops */
     void (*arm)(struct ob_worker *worker); /* [W] ask for wake-ups before a sleep; optional */
 };
-/* [C], in ops.open or ops.run. Starts a thread. Stopped and joined by the library before ops.close. */
+/* [C], in ops.open or ops.run; -EINVAL elsewhere or without ops->poll, -ENOMEM, -EMFILE, -EAGAIN (no more threads).
+ * Starts a thread that polls once the callback has returned; until then the control thread may use ob_worker_fd() on
+ * it. Signals are blocked in it. `ops` and `ctx` have to outlive it. Stopped and joined by the library before
+ * ops.close; guest memory has to be unpinned by then. */
 OB_PUBLIC int ob_worker_start(struct ob_dev *dev, const struct ob_worker_ops *ops, void *ctx,
                               struct ob_worker **worker);
 OB_PUBLIC struct ob_worker *ob_control(struct ob_dev *dev);       /* [A] the control loop, as a worker without poll */
 OB_PUBLIC void *ob_worker_context(struct ob_worker *worker);      /* [A] */
 OB_PUBLIC struct ob_dev *ob_worker_dev(struct ob_worker *worker); /* [A] */
-OB_PUBLIC void ob_worker_wake(struct ob_worker *worker);          /* [A] */
+/* [A] Until ops.close returns. The worker polls once more, or has yet to: what was stored before, that poll sees. */
+OB_PUBLIC void ob_worker_wake(struct ob_worker *worker);
 /* [W], or [C] before the worker runs. Calls ready() on the worker when `fd` has one of `events` (EPOLL*, level); a
- * second call for the fd changes events, 0 forgets the fd: do it before closing. Each call on the control loop is a
- * transaction of its own, like a handler. */
+ * second call for the fd changes events, function and context; 0 forgets the fd: do it before closing. The descriptor
+ * stays the caller's. Each call on the control loop is a transaction of its own, like a handler. -EBADF, -EINVAL (no
+ * function), -ENOENT (nothing to forget), -EPERM (a file that is always ready), -ENOMEM, -ENOSPC. */
 typedef void ob_ready_fn(struct ob_worker *worker, int fd, uint32_t events, void *ctx);
 OB_PUBLIC int ob_worker_fd(struct ob_worker *worker, int fd, uint32_t events, ob_ready_fn *ready, void *ctx);
 
@@ -346,12 +364,14 @@ struct ob_dma {
         uint16_t id;
     } lib; /* the library's */
 };
-/* [W] OB_DONE: copied, done() is not called. OB_LATER: memory that the client serves by messages; done() follows. Never
- * let a request's reply wait for it: -EDEADLK (clients serve memory only while they are not waiting for a reply). */
+/* [W] OB_DONE: copied, done() is not called. OB_LATER: memory that the client serves by messages; done() follows, and
+ * may free the struct or use it again. Never let a request's reply wait for it: -EDEADLK is then that reply (clients
+ * serve memory only while they are not waiting for a reply). Here or in done(): -EFAULT (not mapped), -EACCES (not
+ * permitted), -ENOTCONN, -EPROTO or what the client refused with. Part may have been copied before an error. */
 OB_PUBLIC int ob_dma_copy(struct ob_worker *worker, struct ob_dma *dma);
-/* [W] Pieces of guest memory that stay mapped until unpinned, on the same worker; prot: PROT_READ (the device reads) |
- * PROT_WRITE. Fills iov[] and pins[], `max` entries each, and returns how many; or -EFAULT (not mapped), -EACCES (not
- * permitted), -ENOBUFS (more than max pieces), -EREMOTE (only ob_dma_copy reaches it). */
+/* [W] Pieces of guest memory that stay mapped until unpinned, on the same worker, and before it ends; prot: PROT_READ
+ * (the device reads) | PROT_WRITE. Fills iov[] and pins[], `max` entries each, and returns how many; or -EFAULT (not
+ * mapped), -EACCES (not permitted), -ENOBUFS (more than max pieces), -EREMOTE (only ob_dma_copy reaches it). */
 OB_PUBLIC int ob_dma_pin(struct ob_worker *worker, uint64_t iova, size_t len, int prot, struct iovec *iov,
                          uint32_t *pins, int max);
 OB_PUBLIC void ob_dma_unpin(struct ob_worker *worker, const uint32_t *pins, int n);
@@ -360,14 +380,18 @@ OB_PUBLIC int ob_dma_window_open(struct ob_dev *dev, uint64_t iova, size_t len, 
 /* [C] Workers must not use it any more: close it from ops.reset or ops.quiesce after they were told, or from ops.close.
  */
 OB_PUBLIC void ob_dma_window_close(struct ob_dev *dev, struct ob_window *window);
-/* [W] NULL while the range is not mapped in one piece; else good until this worker's poll (or callback) returns. */
+/* [W] NULL while the range is not mapped in one piece, or bus mastering is off; else good until this worker's poll (or
+ * callback) returns. */
 OB_PUBLIC void *ob_dma_window_pointer(struct ob_worker *worker, struct ob_window *window);
 
 /* --- Interrupts -------------------------------------------------------------------------------------------------- */
 
-/* [A] A condition: INTx is its level, MSI and MSI-X its rising edge. From a handler: takes effect with the commit. */
+/* Both on the control thread or on any worker of the device: other threads wake a worker, since the library could not
+ * tell when they are done with a client's eventfd. A vector that the device does not have is ignored. From a callback
+ * on the control thread they take effect with the commit, and not at all if it fails or keeps its request. */
+/* A condition: INTx is its level, MSI and MSI-X its rising edge. */
 OB_PUBLIC void ob_irq_level(struct ob_dev *dev, unsigned vector, bool on);
-/* [A] A message; only for classes without INTx. */
+/* A message; only for classes without INTx. */
 OB_PUBLIC void ob_irq_pulse(struct ob_dev *dev, unsigned vector);
 /* [A] What the guest's driver chose: true once MSI or MSI-X is enabled, else INTx (or nothing) is in use. */
 OB_PUBLIC bool ob_irq_is_message(struct ob_dev *dev);

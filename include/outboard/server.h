@@ -26,11 +26,13 @@ struct ob_lifeline {
     }
 
 /* [C] Makes a device: options "key=value,key=value" (NULL: none; a comma in a value is written twice), memory, back
- * ends. `lifeline` may be NULL; its descriptors are taken over on success. Logs one line and returns -errno on failure:
- * -EINVAL for the class, an option, or memory of another layout. */
+ * ends. The class is copied; what it points to has to outlive the device. `lifeline` may be NULL; its descriptors are
+ * taken over on success, and stay the caller's on failure. Logs one line, besides those of ops.configure and ops.open,
+ * and returns -errno on failure: -EINVAL for the class, an option, or memory of another layout. */
 OB_PUBLIC int ob_dev_new(const struct ob_device_class *cls, const char *options, const struct ob_lifeline *lifeline,
                          struct ob_dev **dev);
-/* [C] Ends the session, stops workers, closes everything, frees. */
+/* [C] Ends the session (ops.quiesce, for which it waits up to 4 s), stops workers, closes everything, frees. Not from a
+ * callback of the class. */
 OB_PUBLIC void ob_dev_free(struct ob_dev *dev);
 
 struct ob_listen {

@@ -178,8 +178,6 @@ static int open_class(struct ob_dev *dev, enum ob_origin origin)
     if (origin == OB_FRESH)
         first_state(dev);
     dev->config_changed = true;
-    if (origin == OB_CRASHED)
-        ob_dev_signal(dev); /* what the predecessor committed and did not live to signal, before we commit anything */
     ob_transaction_begin(dev);
     dev->starting = true;
     if (dev->cls.ops.open)
@@ -256,7 +254,6 @@ static void end_session(struct ob_dev *dev)
     }
 }
 
-/* Answers that came too late, or from workers that were stopped. */
 void ob_dev_free(struct ob_dev *dev)
 {
     if (!dev)

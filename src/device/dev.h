@@ -88,7 +88,8 @@ struct ob_req {
     bool expired, answered;
     int err; /* as answered */
     uint64_t val;
-    uint64_t deadline;   /* CLOCK_MONOTONIC ns */
+    uint64_t since;      /* CLOCK_MONOTONIC ns: from when its client waits, at the earliest */
+    uint64_t deadline;   /* the same: when it is refused */
     struct ob_req *next; /* in dev->answers, under dev->lock */
     /* OB_REQ_ACCESS and a write of OB_REQ_MULTI */
     struct {
@@ -171,7 +172,8 @@ struct ob_dev {
     _Atomic bool bus_master, messages; /* as committed: what any thread may go by; messages: MSI or MSI-X is enabled */
     unsigned dma_asked;                /* copies that handlers asked for by message */
 
-    struct ob_req *req; /* executed or kept; spare otherwise */
+    struct ob_req *req;                  /* executed or kept; spare otherwise */
+    uint64_t queued_since, queued_until; /* requests before this position wait since then */
     _Atomic pthread_t control_thread;
     unsigned depth; /* of transactions: 0: none */
     struct ob_after *after;

@@ -171,11 +171,23 @@ int ob_req_keep(struct ob_req *req, enum ob_wait wait)
     struct ob_dev *dev = req->dev;
     uint32_t ms = dev->cls.max_reply_ms ? dev->cls.max_reply_ms : OB_DEFAULT_REPLY_MS;
 
-    if (req->wait == OB_WAIT_NOTHING)
-        req->deadline = ob_now() + ms * UINT64_C(1000000);
+    if (req->wait == OB_WAIT_NOTHING) {
+        /* A client waits for a request since it sent it: one that had to queue has used up time already. */
+        bool queued = req->kind != OB_REQ_QUIESCE && dev->session.position.executed < dev->queued_until;
+        req->since = queued ? dev->queued_since : ob_now();
+        req->deadline = req->since + ms * UINT64_C(1000000);
+    }
     req->wait = wait;
     ob_timers_update(dev);
     return OB_LATER;
+}
+
+/* The kept request is answered. Those that came while it was kept have waited no longer than it did. */
+static void complete(struct ob_dev *dev, const struct ob_req *req, int err)
+{
+    dev->queued_since = req->since;
+    dev->queued_until = dev->session.journal.header->in_tail;
+    ob_session_complete(&dev->session, err);
 }
 
 /* Goes on with the request that was kept and now is answered, or no longer has to wait. Returns OB_LATER if it is kept
@@ -218,7 +230,7 @@ int ob_req_finish(struct ob_dev *dev, int err)
     }
     /* What the answer's transaction changed is committed even if it refuses; what the library went on with is undone
      * where it failed (run_access()). */
-    ob_session_complete(&dev->session, err);
+    complete(dev, req, err);
     return OB_DONE;
 }
 
@@ -249,7 +261,7 @@ void ob_req_expire(struct ob_dev *dev, uint64_t now)
             ob_signals_note(dev);
         req->wait = OB_WAIT_NOTHING;
     }
-    ob_session_complete(&dev->session, -ETIMEDOUT);
+    complete(dev, req, -ETIMEDOUT);
 }
 
 static void take_answer(struct ob_dev *dev, struct ob_req *req, int err, uint64_t val)

@@ -139,6 +139,31 @@ static void test_deadline(void **state)
     expect_read(&fixture->raw, kept, TD_TIMED_OUT);
 }
 
+/* The deadline counts from when a request came, and not from when it was its turn: a client that pipelines waits for
+ * none of them longer. */
+static void test_deadline_pipelined(void **state)
+{
+    struct ob_fixture *fixture = *state;
+    int64_t start = now_ms();
+    uint16_t kept[3], id;
+    uint32_t value;
+
+    for (int i = 0; i < 3; i++)
+        kept[i] = send_read(&fixture->raw, TD_KEEP);
+    id = send_read(&fixture->raw, TD_ID);
+    for (int i = 0; i < 3; i++)
+        assert_true(take_read(&fixture->raw, kept[i], &value) > 0);
+    expect_read(&fixture->raw, id, TD_ID_VALUE);
+    assert_in_range(now_ms() - start, 1000, 4900);
+    /* One that comes after them has its own time. */
+    start = now_ms();
+    kept[0] = send_read(&fixture->raw, TD_KEEP);
+    assert_true(take_read(&fixture->raw, kept[0], &value) > 0);
+    assert_in_range(now_ms() - start, 1000, 4900);
+    ob_write32(&fixture->raw, TD_BAR, TD_RELEASE, 5);
+    assert_int_equal(ob_read32(&fixture->raw, TD_BAR, TD_KEPT), 0);
+}
+
 /* Interrupts and timers go on while a request is kept. */
 static void test_alive_while_kept(void **state)
 {
@@ -220,6 +245,7 @@ int main(void)
         OB_TEST(test_answered_by_timer),
         OB_TEST(test_answered_by_worker),
         OB_TEST(test_deadline),
+        OB_TEST(test_deadline_pipelined),
         OB_TEST(test_alive_while_kept),
         OB_TEST(test_posted_kept),
         OB_TEST(test_disconnect),
