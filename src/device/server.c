@@ -129,8 +129,7 @@ static int resume_session(struct ob_dev *dev, int fd)
         ob_back_ops.opened(dev);
     ob_timers_update(dev);
     ob_dev_commit(dev);
-    ob_worker_wake(&dev->control); /* what the journal holds is to be executed */
-    return ob_source_set(dev, &dev->client_source, fd, EPOLLIN);
+    return ob_source_set(dev, &dev->client_source, fd, ob_session_events(s));
 }
 
 static void accept_client(struct ob_dev *dev, struct ob_source *source, uint32_t events)

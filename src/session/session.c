@@ -137,11 +137,13 @@ int ob_session_resume(struct ob_session *s, int fd)
     s->receiver.noted = (skipping ? h->skip_until : s->scanned) - h->connection;
     memset(s->settled, 0, sizeof(s->settled));
     int err = restore_batches(s);
-    if (err)
+    if (err) {
         ob_receiver_close(&s->receiver);
-    else
-        s->fd = fd;
-    return err;
+        return err;
+    }
+    s->fd = fd;
+    s->blocked = true; /* once the socket takes bytes, what is unsent goes, and what is there is executed */
+    return 0;
 }
 
 /* Nobody has claimed, or ever will claim, the descriptors of a batch that are not settled. */

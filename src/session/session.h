@@ -80,7 +80,8 @@ void ob_session_free(struct ob_session *s);
 void ob_session_connect(struct ob_session *s, int fd);
 
 /* The client of a predecessor, found in the journal, on a descriptor of the same connection. The back has restored what
- * it holds; -EINVAL if the journal has no connection. Descriptors of messages not executed come from the holder. */
+ * it holds; -EINVAL if the journal has no connection. Descriptors of messages not executed come from the holder.
+ * ob_session_advance() goes on with what the journal holds, when ob_session_events() have come. */
 int ob_session_resume(struct ob_session *s, int fd);
 
 /* Reads once and executes what is there. > 0: how many messages and bytes there were to do, 0: nothing had arrived;

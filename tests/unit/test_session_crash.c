@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -325,6 +326,7 @@ static void succeed(struct world *w)
     }
     assert_int_equal(ob_session_resume(&b.s, dup(w->server)), 0);
     ob_holder_drop_left(&b.s.holder);
+    assert_int_equal(ob_session_events(&b.s), EPOLLOUT); /* it is asked to go on though nothing may arrive */
     assert_true(ob_session_advance(&b.s) >= 0);
     for (int rounds = 0; !all_replies(w); rounds++) {
         assert_true(rounds < 10000);
@@ -363,7 +365,7 @@ static void crash_at(const char *step)
         check_replies(&w);
         free_world(&w);
         if (!killed) {
-            assert_true(n > 3); /* the step exists */
+            assert_true(n > 1); /* the step exists */
             return;
         }
     }
