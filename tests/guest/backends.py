@@ -46,6 +46,7 @@ class Builtin(Backend):
 
     resets_registers = False  # its edu keeps its registers over every kind of reset
     heeds_rts = False  # its serial port sends to a guest that has lowered RTS
+    runs_processes = False
     testdev = None  # QEMU has no device for tests
 
     def standard(self, edus, serials, **options):
@@ -68,6 +69,7 @@ class Outboard(Backend):
 
     resets_registers = True
     heeds_rts = True
+    runs_processes = True
 
     def __init__(self, program, testdev):
         super().__init__()
