@@ -62,16 +62,17 @@ int ob_info_region(struct ob_dev *dev, const struct ob_message *m)
         if (state->n_maps > 0) {
             info->flags |= VFIO_REGION_INFO_FLAG_MMAP;
             info->offset = state->file_off;
-            if (!state->whole) {
-                info->flags |= VFIO_REGION_INFO_FLAG_CAPS;
+            if (!state->whole)
                 caps_size = sparse_capability(dev, asked->index, caps);
-            }
         }
     }
     info->argsz = sizeof(*info) + caps_size;
     if (asked->argsz >= info->argsz) {
-        /* The descriptor comes with the whole answer only: a client asks again when argsz was too small. */
+        /* Capabilities and the descriptor come with the whole answer only: a client asks again when argsz was too
+         * small. CAPS says that they are "in the reply" (VFIO_USER_DEVICE_GET_REGION_INFO); QEMU gives a device up that
+         * says so without a cap_offset. */
         if (caps_size > 0) {
+            info->flags |= VFIO_REGION_INFO_FLAG_CAPS;
             info->cap_offset = sizeof(*info);
             reply.tail = caps;
             reply.tail_size = caps_size;

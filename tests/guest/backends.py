@@ -22,15 +22,17 @@ class Backend:
     def __init__(self):
         self.machines = {}
 
-    def shared(self, accel=None):
-        """A running machine with two edu and two serial ports, the same one for every caller until it breaks."""
+    def shared(self, accel=None, make=None):
+        """A running machine, the same one for every caller until it breaks. make(backend, accel) makes it, not started;
+        without that it has two edu and two serial ports."""
         accel = accel or ("kvm" if kvm_usable() else "tcg")
-        machine = self.machines.get(accel)
+        machine = self.machines.get((make, accel))
         if machine and machine.broken:
             machine.close()
             machine = None
         if not machine:
-            machine = self.machines[accel] = self.standard(2, 2, accel=accel).start()
+            machine = make(self, accel) if make else self.standard(2, 2, accel=accel)
+            self.machines[make, accel] = machine.start()
         return machine
 
     def close(self):
@@ -44,6 +46,8 @@ class Builtin(Backend):
 
     resets_registers = False  # its edu keeps its registers over every kind of reset
     heeds_rts = False  # its serial port sends to a guest that has lowered RTS
+    runs_processes = False
+    testdev = None  # QEMU has no device for tests
 
     def standard(self, edus, serials, **options):
         """A machine with so many devices, not started. Serial port N is on the socket machine.path("serialN")."""
@@ -65,19 +69,22 @@ class Outboard(Backend):
 
     resets_registers = True
     heeds_rts = True
+    runs_processes = True
 
-    def __init__(self, program):
+    def __init__(self, program, testdev):
         super().__init__()
-        self.program = program
+        self.program, self.testdev = program, testdev
+
+    def machine(self, served, **options):
+        """A machine with these devices, each as `outboard run --device` takes it, not started."""
+        machine = Machine(**options)
+        machine.wrap = [self.program, "run", *(word for device in served for word in ("--device", device)), "--"]
+        return machine
 
     def standard(self, edus, serials, **options):
-        machine = Machine(**options)
-        machine.wrap = [self.program, "run"]
-        for _ in range(edus):
-            machine.wrap += ["--device", "edu"]
+        machine = self.machine(["edu"] * edus, **options)
         for index in range(serials):
-            machine.wrap += ["--device", f"serial,backend=unix,path={machine.path(f'serial{index}')},listen=on"]
-        machine.wrap += ["--"]
+            machine.wrap[-1:] = ["--device", f"serial,backend=unix,path={machine.path(f'serial{index}')},listen=on", "--"]
         return machine
 
     def properties(self, machine, kind, **properties):
@@ -114,10 +121,11 @@ def serial_line(machine, index):
         yield line
 
 
-def make(name, program):
-    """The backend of that name; `program` is the path of the `outboard` command."""
+def make(name, program, testdev=None):
+    """The backend of that name; `program` is the path of the `outboard` command, `testdev` that of the test device."""
     if name == "builtin":
         return Builtin()
-    if not os.access(program, os.X_OK):
-        raise FileNotFoundError(f"{program} is not a program; build it, or name it with --outboard")
-    return Outboard(os.path.abspath(program))
+    for path, option in ((program, "--outboard"), (testdev, "--testdev")):
+        if path and not os.access(path, os.X_OK):
+            raise FileNotFoundError(f"{path} is not a program; build it, or name it with {option}")
+    return Outboard(os.path.abspath(program), testdev and os.path.abspath(testdev))

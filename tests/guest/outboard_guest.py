@@ -68,14 +68,15 @@ def crc32(data):
 
 class Machine:
     """One VM. `wrap` goes before QEMU's command line, `devices` after; `accel` is "kvm", "tcg" or None for the best.
+    Where guest memory is not `shared`, devices in other processes cannot map it.
 
     `folder` is a private folder that lives as long as the machine, for sockets of its devices.
     """
 
-    def __init__(self, devices=(), wrap=(), accel=None, machine="q35", memory=256):
+    def __init__(self, devices=(), wrap=(), accel=None, machine="q35", memory=256, shared=True):
         self.devices, self.wrap = list(devices), list(wrap)
         self.accel = accel or ("kvm" if kvm_usable() else "tcg")
-        self.machine, self.memory = machine, memory
+        self.machine, self.memory, self.shared = machine, memory, shared
         self.folder = tempfile.mkdtemp(prefix="outboard-guest-")
         self.process = self.agent = self.qmp_socket = self.console = self.stderr = None
         self.buffers = {}
@@ -110,9 +111,10 @@ class Machine:
         (qemu,) = script_lines("get-qemu")
         kernel, initramfs = script_lines("get-guest")
         listeners = {}
+        backend = "memory-backend-memfd,share=on" if self.shared else "memory-backend-ram"
         arguments = [
             "-machine", f"{self.machine},accel={self.accel},memory-backend=ram",
-            "-object", f"memory-backend-memfd,id=ram,size={self.memory}M,share=on",
+            "-object", f"{backend},id=ram,size={self.memory}M",
             "-m", str(self.memory), "-nographic", "-nodefaults", "-no-user-config",
             "-kernel", kernel, "-initrd", initramfs,
             "-append", "console=ttyS0 quiet panic=-1 8250.nr_uarts=8",

@@ -2,9 +2,9 @@
 
 import math
 
-from backends import EDU
+from backends import EDU, add_device
 from guest_test import GuestTest
-from outboard_guest import crc32, random_bytes
+from outboard_guest import Machine, crc32, random_bytes
 
 IDENTIFICATION, LIVENESS, FACTORIAL, STATUS = 0x00, 0x04, 0x08, 0x20
 IRQ_STATUS, IRQ_RAISE, IRQ_ACK = 0x24, 0x60, 0x64
@@ -59,10 +59,25 @@ class EduTest(GuestTest):
             self.assertEqual((done & COMPUTING, result), (0, math.factorial(number)))
 
     def test_dma_there_and_back(self):
+        self.dma_there_and_back(self.machine, self.bdf)
+
+    def test_dma_without_shared_memory(self):
+        """Where a device in another process cannot map the guest's memory, QEMU reads and writes it for the device."""
+        machine = Machine(shared=False)
+        add_device(self.backend, machine, "edu")
+        with machine:
+            (bdf,) = machine.find(*EDU)
+            machine.pci(bdf, *ENABLE)
+            self.dma_there_and_back(machine, bdf)
+            self.assertEqual(machine.pci(bdf, "page-fill", 0, 4096, 0x11, *dma(BUFFER, "@0", 4096, 3),
+                                         "wait", 0, DMA_COMMAND, 8, DMA_START, 0, "page-crc", 0, 1024)[1],
+                             crc32(random_bytes(1024, 77)))
+
+    def dma_there_and_back(self, machine, bdf):
         data = random_bytes(1024, 77)
         waited = ["wait", 0, DMA_COMMAND, 8, DMA_START, 0]
-        _, _, moved, untouched = self.machine.pci(
-            self.bdf, "page-random", 0, 1024, 77, "page-fill", 2048, 1024, 0xee,
+        _, _, moved, untouched = machine.pci(
+            bdf, "page-random", 0, 1024, 77, "page-fill", 2048, 1024, 0xee,
             *dma("@0", BUFFER, 1024, DMA_START), *waited, "page-fill", 0, 1024, 0,
             *dma(BUFFER, "@2048", 1000, DMA_START | DMA_FROM_DEVICE), *waited, "page-crc", 2048, 1024, "page-crc", 0, 1024)
         self.assertEqual(moved, crc32(data[:1000] + b"\xee" * 24))
@@ -113,15 +128,15 @@ class EduMsiTest(GuestTest):
     def test_msi(self):
         machine = self.backend.shared("tcg")
         bdf = machine.find(*EDU)[0]
-        data, again, none = machine.pci(bdf, "msi", 0, *raise_irq(1), "msi-wait", *acknowledge(1),
-                                        *raise_irq(2), "msi-wait", *acknowledge(2), "msi-none")
+        data, again, none = machine.pci(bdf, "msi", 0, *raise_irq(1), "message-wait", 0, *acknowledge(1),
+                                        *raise_irq(2), "message-wait", 0, *acknowledge(2), "message", 0)
         self.assertEqual((data, again, none), (0x5a00, 0x5a00, 0))
         # Disabled again in the message control register, nothing is written; INTx is disabled as well.
         cap = self.find_msi(machine, bdf)
         done, pending, none = machine.pci(
             bdf, "config-write", cap + 2, 2, 0x80, "config-write", 4, 2, 0x406,
             "write", 0, STATUS, 4, IRQ_WHEN_DONE, "write", 0, FACTORIAL, 4, 3, "wait", 0, IRQ_STATUS, 4, 1, 1,
-            "read", 0, IRQ_STATUS, 4, "msi-none", *acknowledge(1), "write", 0, STATUS, 4, 0)
+            "read", 0, IRQ_STATUS, 4, "message", 0, *acknowledge(1), "write", 0, STATUS, 4, 0)
         self.assertEqual((done, pending, none), (1, 1, 0))
 
     @staticmethod

@@ -3,9 +3,11 @@
 from backends import EDU, SERIAL, add_device, serial_line
 from guest_test import GuestTest
 from outboard_guest import Machine
-from test_edu import COMPUTING, ENABLE, FACTORIAL, IDENTIFICATION, LIVENESS, STATUS
+from test_edu import COMPUTING, ENABLE, FACTORIAL, IDENTIFICATION, LIVENESS, STATUS, acknowledge, raise_irq
 
 BOOTS = 10
+# No interrupt is wanted, and INTx is on: not the other way round, since a driver would answer the old one by masking.
+QUIET = ["config-write", 4, 2, 0x406, *acknowledge(0xffffffff), *ENABLE]
 
 
 class MachineTest(GuestTest):
@@ -22,6 +24,58 @@ class MachineTest(GuestTest):
             identification, liveness = machine.pci(bdf, *ENABLE, "read", 0, IDENTIFICATION, 4, "read", 0, LIVENESS, 4)
             self.assertEqual(identification, 0x010000ed)
             self.assertEqual(liveness, 0 if self.backend.resets_registers else 0xa5a5a5a5)
+
+    def test_reset_while_interrupts_fire(self):
+        machine = Machine(devices=["-device", "pcie-root-port,id=bridge,chassis=1"])
+        add_device(self.backend, machine, "edu", bus="bridge")
+        with machine:
+            (bdf,) = machine.find(*EDU)
+            at = f"/sys/bus/pci/devices/{bdf}"
+            machine.bind(bdf, "uio_pci_generic")
+            again = " ".join(map(str, [*QUIET, *raise_irq(1)]))
+            machine.check(f"mkfifo /tmp/over; (while [ ! -e /tmp/stop ]; do guest-tool pci {bdf} {again} || break; done "
+                          ">/tmp/said 2>&1; echo over >/tmp/over) & true")
+            for _ in range(2):
+                more = f"seen=$(cat {at}/uio/uio0/event); until [ $(cat {at}/uio/uio0/event) -gt $((seen + 2)) ]"
+                machine.check(f"{more}; do usleep 10000; done", timeout=20)
+                machine.check(f"echo 1 > {at}/reset")
+            machine.check("touch /tmp/stop; cat /tmp/over")
+            self.assertEqual(machine.check("cat /tmp/said"), "")
+            self.interrupts(machine, bdf)
+            machine.bind(bdf, None)
+
+    def interrupts(self, machine, bdf):
+        """An interrupt more than before reaches the device's driver."""
+        event = f"cat /sys/bus/pci/devices/{bdf}/uio/uio*/event"
+        machine.pci(bdf, *QUIET)
+        before = int(machine.check(event))
+        self.assertEqual(machine.pci(bdf, *raise_irq(1), "intx-wait", *acknowledge(1)), [before + 1])
+
+    def test_rebind(self):
+        """A driver lets go of a device whose interrupt is on, and finds it again."""
+        machine = self.backend.shared()
+        bdf = machine.find(*EDU)[0]
+        for _ in range(2):
+            machine.pci(bdf, *QUIET)
+            machine.bind(bdf, "uio_pci_generic")
+            self.interrupts(machine, bdf)
+            machine.pci(bdf, *ENABLE, *raise_irq(1))
+            machine.bind(bdf, None)
+
+    def test_reboot_with_drivers(self):
+        """Reboots find drivers at work: a serial port open, an interrupt not acknowledged, a bus master."""
+        machine = self.backend.shared()
+        for _ in range(2):
+            bdf = machine.find(*EDU)[0]
+            machine.pci(bdf, *QUIET)
+            machine.bind(bdf, "uio_pci_generic")
+            self.interrupts(machine, bdf)
+            (tty,) = machine.ttys(machine.find(*SERIAL)[0])
+            with serial_line(machine, 0) as line:
+                machine.check(f"stty -F {tty} raw -echo; sleep 600 <{tty} & echo x >{tty}")
+                self.assertEqual(line.recv(1), b"x")
+            machine.pci(bdf, *ENABLE, *raise_irq(1))
+            machine.reboot()
 
     def test_unplug_and_plug(self):
         with Machine(machine="pc") as machine:

@@ -1,4 +1,6 @@
-/* Runs in the test guest: a few words on the command line drive a PCI device from user space, or a serial port.
+/* Runs in the test guest: a few words on the command line drive a PCI device from user space, or a serial port. */
+
+/* clang-format off: tables.
  *
  * `guest-tool pci BDF COMMAND...` opens one device and one page of memory and carries out commands in order, so that a
  * test can say, in one process, "put this in the page, hand the device the page's address, trigger, wait, compare".
@@ -14,16 +16,20 @@
  *   intx-wait                           wait until the interrupt came (the device is bound to uio_pci_generic); print
  *                                       how many came since the device was bound. INTx is left disabled in COMMAND.
  *   intx-on                             enable INTx in COMMAND again
- *   msi VECTOR, msix VECTOR             make that vector's message a store of VECTOR + 0x5a00 to the last 64 bytes of
- * the page, and enable it. This is what an interrupt message is on the bus: a write. msi-wait wait for the message,
- * print its data, and be ready for the next msi-none                            print the message data now there,
- * without waiting (0: none came)
+ *   msi VECTOR, msix VECTOR             make that vector's message a store of VECTOR + 0x5a00 to the last 64 bytes of the
+ *                                       page, and enable it. This is what an interrupt message is on the bus: a write.
+ *                                       Each MSI-X vector below 16 has a place of its own there; those of MSI, which has
+ *                                       one address for all, share place 0
+ *   msix-mask VECTOR 0|1                mask or unmask the vector in the table
+ *   message-wait PLACE                  wait for the message, print its data, and be ready for the next
+ *   message PLACE                       print the message data now there, without waiting (0: none came)
  *
  * `guest-tool send|receive TTY BYTES SEED rtscts|none` moves pseudo-random bytes over a serial port in raw mode and
  * prints their CRC-32. `receive` says "ready" when the port is open, "more" after each 64 KiB, so that a sender can
  * keep to its pace, and, if what came was not the sequence, at which byte the first difference is.
  *
  * Every wait ends after TIMEOUT_SECONDS with an error. */
+/* clang-format on */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -45,6 +51,7 @@ enum {
     TIMEOUT_SECONDS = 20,
     PAGE = 4096,
     MESSAGE = PAGE - 64, /* where in the page interrupt messages land */
+    MESSAGES = 16,       /* places of four bytes */
     MESSAGE_DATA = 0x5a00,
     BARS = 6,
     CHUNK = 64 * 1024, /* `receive` says "more" each time it has got so many bytes */
@@ -326,10 +333,17 @@ static unsigned find_capability(unsigned id)
     die("%s has no capability %#x", bdf, id);
 }
 
-/* Also drops a message of before. */
-static void prepare_message(void)
+static volatile uint8_t *message_place(uint64_t place)
 {
-    store(page + MESSAGE, 4, 0);
+    if (place >= MESSAGES)
+        die("there is no place for message %" PRIu64 ", only for %d", place, MESSAGES);
+    return page + MESSAGE + place * 4;
+}
+
+/* Also drops a message of before. */
+static void prepare_message(uint64_t place)
+{
+    store(message_place(place), 4, 0);
     config_write(PCI_COMMAND, 2, config_read(PCI_COMMAND, 2) | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 }
 
@@ -345,7 +359,7 @@ static void msi_on(uint64_t vector)
         log2_vectors++;
     if (log2_vectors > (flags & PCI_MSI_FLAGS_QMASK) >> 1)
         die("%s has no MSI vector %" PRIu64, bdf, vector);
-    prepare_message();
+    prepare_message(0);
     config_write(cap + PCI_MSI_ADDRESS_LO, 4, (uint32_t)(page_address + MESSAGE));
     if (wide)
         config_write(cap + PCI_MSI_ADDRESS_HI, 4, (page_address + MESSAGE) >> 32);
@@ -356,33 +370,44 @@ static void msi_on(uint64_t vector)
     config_write(cap + PCI_MSI_FLAGS, 2, flags);
 }
 
-static void msix_on(uint64_t vector)
+/* Accesses 4 bytes of the vector's entry in the table; returns the capability's offset. */
+static unsigned msix_entry(uint64_t vector, unsigned offset, const uint64_t *written)
 {
     unsigned cap = find_capability(PCI_CAP_ID_MSIX);
-    uint64_t flags = config_read(cap + PCI_MSIX_FLAGS, 2), table = config_read(cap + PCI_MSIX_TABLE, 4);
-    uint64_t entry = (table & PCI_MSIX_TABLE_OFFSET) + vector * PCI_MSIX_ENTRY_SIZE;
-    uint64_t bir = table & PCI_MSIX_TABLE_BIR, address = page_address + MESSAGE;
-    uint64_t fields[] = { (uint32_t)address, address >> 32, MESSAGE_DATA + vector, 0 };
+    uint64_t table = config_read(cap + PCI_MSIX_TABLE, 4);
 
-    if (vector > (flags & PCI_MSIX_FLAGS_QSIZE))
+    if (vector > (config_read(cap + PCI_MSIX_FLAGS, 2) & PCI_MSIX_FLAGS_QSIZE))
         die("%s has no MSI-X vector %" PRIu64, bdf, vector);
-    prepare_message();
-    config_write(cap + PCI_MSIX_FLAGS, 2, flags | PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL);
-    for (unsigned i = 0; i < 4; i++) /* vector control, which unmasks, comes last */
-        bar_access(bir, entry + i * 4, 4, &fields[i]);
-    bar_access(bir, entry + PCI_MSIX_ENTRY_VECTOR_CTRL, 4, NULL);
-    config_write(cap + PCI_MSIX_FLAGS, 2, (flags & ~(uint64_t)PCI_MSIX_FLAGS_MASKALL) | PCI_MSIX_FLAGS_ENABLE);
+    bar_access(table & PCI_MSIX_TABLE_BIR, (table & PCI_MSIX_TABLE_OFFSET) + vector * PCI_MSIX_ENTRY_SIZE + offset, 4,
+               written);
+    return cap;
 }
 
-static void msi_wait(void)
+static void msix_on(uint64_t vector)
 {
+    uint64_t address = page_address + MESSAGE + vector * 4;
+    uint64_t fields[] = { (uint32_t)address, address >> 32, MESSAGE_DATA + vector, 0 };
+    unsigned cap = find_capability(PCI_CAP_ID_MSIX);
+    uint64_t flags = (config_read(cap + PCI_MSIX_FLAGS, 2) & ~(uint64_t)PCI_MSIX_FLAGS_MASKALL) | PCI_MSIX_FLAGS_ENABLE;
+
+    prepare_message(vector);
+    config_write(cap + PCI_MSIX_FLAGS, 2, flags | PCI_MSIX_FLAGS_MASKALL);
+    for (unsigned i = 0; i < 4; i++) /* vector control, which unmasks, comes last */
+        msix_entry(vector, i * 4, &fields[i]);
+    msix_entry(vector, PCI_MSIX_ENTRY_VECTOR_CTRL, NULL); /* the writes have arrived when a read is answered */
+    config_write(cap + PCI_MSIX_FLAGS, 2, flags);
+}
+
+static void message_wait(uint64_t place)
+{
+    volatile uint8_t *at = message_place(place);
     uint64_t deadline = deadline_ns();
     uint64_t data;
 
-    while ((data = load(page + MESSAGE, 4)) == 0)
+    while ((data = load(at, 4)) == 0)
         if (now_ns() >= deadline)
-            die("no interrupt message came in %d s", TIMEOUT_SECONDS);
-    store(page + MESSAGE, 4, 0);
+            die("no interrupt message %" PRIu64 " came in %d s", place, TIMEOUT_SECONDS);
+    store(at, 4, 0);
     printf("%#" PRIx64 "\n", data);
 }
 
@@ -450,15 +475,20 @@ static void do_msix(const uint64_t *n)
 {
     msix_on(n[0]);
 }
-static void do_msi_wait(const uint64_t *n)
+static void do_msix_mask(const uint64_t *n)
 {
-    (void)n;
-    msi_wait();
+    uint64_t control = n[1] ? PCI_MSIX_ENTRY_CTRL_MASKBIT : 0;
+
+    msix_entry(n[0], PCI_MSIX_ENTRY_VECTOR_CTRL, &control);
+    msix_entry(n[0], PCI_MSIX_ENTRY_VECTOR_CTRL, NULL);
 }
-static void do_msi_none(const uint64_t *n)
+static void do_message_wait(const uint64_t *n)
 {
-    (void)n;
-    printf("%#" PRIx64 "\n", load(page + MESSAGE, 4));
+    message_wait(n[0]);
+}
+static void do_message(const uint64_t *n)
+{
+    printf("%#" PRIx64 "\n", load(message_place(n[0]), 4));
 }
 
 static const struct command {
@@ -480,8 +510,9 @@ static const struct command {
     { "intx-on", 0, do_intx_on },
     { "msi", 1, do_msi },
     { "msix", 1, do_msix },
-    { "msi-wait", 0, do_msi_wait },
-    { "msi-none", 0, do_msi_none },
+    { "msix-mask", 2, do_msix_mask },
+    { "message-wait", 1, do_message_wait },
+    { "message", 1, do_message },
 };
 
 static const struct command *find_command(const char *name)
