@@ -261,7 +261,7 @@ OB_CLASS(dma, .pci = { .vendor = 0x1234, .device = 1 }, .bars[0] = OB_BAR_REGS(0
          .state = OB_STATE(struct state, 1, fields), .scratch_size = sizeof(struct scratch), .max_reply_ms = 300,
          .ops = { .open = on_open, .unmap = on_unmap, .close = on_close });
 
-/* --- The guest -------------------------------------------------------------------------------------------------- */
+/* --- The guest --------------------------------------------------------------------------------------------------- */
 
 #define BASE      0x100000ull
 #define GUEST     0x50000u
@@ -532,7 +532,7 @@ static void test_reply_may_not_wait(void **unused)
     stop(&bench, &g);
 }
 
-/* --- Pins and windows ------------------------------------------------------------------------------------------- */
+/* --- Pins and windows -------------------------------------------------------------------------------------------- */
 
 static int pin_result(struct bench *bench, uint64_t iova, uint32_t len)
 {

@@ -288,7 +288,7 @@ static void test_worker_that_fails_stops(void **unused)
     free(text);
 }
 
-/* --- Descriptors of the control loop ---------------------------------------------------------------------------- */
+/* --- Descriptors of the control loop ----------------------------------------------------------------------------- */
 
 struct watching {
     int fds[3], done;
