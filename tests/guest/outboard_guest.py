@@ -233,7 +233,10 @@ class Machine:
         if "\n" in command:
             raise ValueError("a command is one line")
         self.next_id += 1
-        self.agent.sendall(f"{self.next_id} {command}\n".encode())
+        try:
+            self.agent.sendall(f"{self.next_id} {command}\n".encode())
+        except OSError as error:
+            raise self.error(f"{command}: QEMU does not take it: {error.strerror}") from error
         deadline = time.monotonic() + timeout
         begin, end = b"begin %d" % self.next_id, re.compile(b"end %d ([0-9]+)" % self.next_id)
         while self._line(self.agent, deadline, command) != begin:
