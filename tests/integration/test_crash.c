@@ -35,7 +35,7 @@ static void at_every_step(const char *variable, void (*script)(struct ob_life *l
         for (unsigned nth = 1; nth <= most && deaths > 0; nth++) {
             struct ob_life life;
 
-            print_message("%s at %s:%u\n", variable, labels[i], nth);
+            fprintf(stderr, "%s at %s:%u\n", variable, labels[i], nth);
             ob_ok(ob_life_start(&life, command, labels[i], nth, false));
             script(&life);
             deaths = atomic_load(&life.deaths);
@@ -55,7 +55,7 @@ static void again_and_again(const char *variable, void (*script)(struct ob_life 
     for (size_t i = 0; i < sizeof(labels) / sizeof(*labels); i++) {
         struct ob_life life;
 
-        print_message("%s at every %s:%u\n", variable, labels[i], nth);
+        fprintf(stderr, "%s at every %s:%u\n", variable, labels[i], nth);
         ob_ok(ob_life_start(&life, getenv(variable), labels[i], nth, true));
         script(&life);
         assert_true(atomic_load(&life.deaths) > 0);
