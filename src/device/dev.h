@@ -189,6 +189,7 @@ struct ob_dev {
 
     struct ob_source listen_source, client_source, timer_source, wake_source, epoch_source, irq_source[OB_IRQ_POLLS];
     uint64_t timer_armed; /* 0: not */
+    uint64_t accept_at;   /* when to listen again after an accept() that failed; 0: not */
 };
 
 /* shape.c */

@@ -8,6 +8,8 @@
 #include "device/dev.h"
 
 #define LOOP_EVENTS 16
+/* A process that cannot take a client now, for want of descriptors or memory, tries again after so long. */
+#define ACCEPT_AGAIN_NS UINT64_C(100000000)
 /* A caller that polls (timeout 0) reads the client's socket each time, and looks at everything else this often: after
  * so many polls that found nothing, and after so many that did. */
 #define IDLE_POLLS 16
@@ -140,11 +142,16 @@ static void accept_client(struct ob_dev *dev, struct ob_source *source, uint32_t
     (void)events;
     if (fd == -EAGAIN || fd == -EINTR || fd == -ECONNABORTED)
         return;
-    if (fd < 0) {
+    if (fd < 0)
         ob_log(dev, "%s", why);
+    if (fd == -EPERM)
+        return;                              /* turned away */
+    (void)ob_source_set(dev, source, -1, 0); /* the next one waits in the backlog */
+    if (fd < 0) {
+        dev->accept_at = ob_now() + ACCEPT_AGAIN_NS;
+        ob_timers_update(dev);
         return;
     }
-    (void)ob_source_set(dev, source, -1, 0); /* the next one waits in the backlog */
     int err = start_session(dev, fd);
     if (err)
         (void)session_result(dev, err);
@@ -152,6 +159,7 @@ static void accept_client(struct ob_dev *dev, struct ob_source *source, uint32_t
 
 void ob_listen_again(struct ob_dev *dev)
 {
+    dev->accept_at = 0;
     dev->listen_source.ready = accept_client;
     if (dev->listening && ob_source_set(dev, &dev->listen_source, dev->listener.fd, EPOLLIN) < 0)
         dev->failure = -ENOMEM;

@@ -1,4 +1,5 @@
-/* Deadlines: the class's timers, which are state, and those of kept requests; one timerfd for all. */
+/* Deadlines: the class's timers, which are state, those of kept requests, and the next look at the listener; one
+ * timerfd for all. */
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
@@ -20,6 +21,8 @@ static uint64_t earliest(struct ob_dev *dev)
     const uint64_t *deadlines = ob_vault_part(&dev->vault, OB_PART_TIMERS);
     uint64_t first = dev->req->wait != OB_WAIT_NOTHING ? dev->req->deadline : UINT64_MAX;
 
+    if (dev->accept_at && dev->accept_at < first)
+        first = dev->accept_at;
     /* Without a session the device rests: its timers fire when the next one begins. */
     for (unsigned i = 0; dev->phase == OB_PHASE_LIVE && i < dev->cls.timers; i++)
         if (deadlines[i] && deadlines[i] < first)
@@ -69,6 +72,8 @@ static void expired(struct ob_dev *dev, struct ob_source *source, uint32_t event
     if (dev->phase == OB_PHASE_LIVE)
         run_timers(dev, now);
     ob_req_expire(dev, now);
+    if (dev->accept_at && dev->accept_at <= now)
+        ob_listen_again(dev);
     ob_timers_update(dev);
 }
 

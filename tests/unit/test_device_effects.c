@@ -4,9 +4,11 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -456,6 +458,48 @@ static void *client_thread(void *arg)
     return (void *)(uintptr_t)sum;
 }
 
+/* A process that is out of descriptors says so, leaves the client waiting, and tries again; it does not spin. */
+static void test_accept_without_descriptors(void **unused)
+{
+    char folder[] = "/tmp/outboard-accept-XXXXXX", path[64];
+    struct ob_listen listen = { .path = path, .owner = (uid_t)-1, .group = (gid_t)-1 };
+    struct rlimit limit, none;
+    struct ob_raw raw;
+    struct ob_dev *dev;
+    uint64_t start;
+    int calls = 0;
+    char *log;
+
+    (void)unused;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/socket", folder);
+    assert_int_equal(ob_dev_new(&ob_class_effects, NULL, NULL, &dev), 0);
+    assert_int_equal(ob_dev_listen(dev, &listen), 0);
+    assert_int_equal(ob_raw_connect(&raw, path), 0);
+    capture_begin();
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = limit;
+    none.rlim_cur = (rlim_t)dup(STDIN_FILENO);
+    close((int)none.rlim_cur);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    for (start = ob_now(); ob_now() - start < 300000000; calls++)
+        assert_true(ob_server_run(dev, 100) >= 0);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    log = capture_end();
+    assert_non_null(strstr(log, "raise the limit on open files"));
+    free(log);
+    assert_in_range(calls, 1, 20);
+    /* Now there are some again: the client that waited is served. */
+    assert_int_equal(ob_raw_request(&raw, OB_RAW_VERSION, 0, "\0\0\0", 4, NULL, 0, NULL), 0);
+    for (struct pollfd reply = { .fd = raw.fd, .events = POLLIN }; poll(&reply, 1, 0) == 0;) {
+        assert_true(ob_now() - start < UINT64_C(20000000000));
+        assert_true(ob_server_run(dev, 100) >= 0);
+    }
+    ob_raw_close(&raw);
+    ob_dev_free(dev);
+    assert_int_equal(rmdir(folder), 0);
+}
+
 /* Two devices in one poll() of the caller's. */
 static void test_outer_loop(void **unused)
 {
@@ -520,6 +564,7 @@ int main(void)
         cmocka_unit_test(test_interrupts_follow),
         cmocka_unit_test(test_timer_fires_once),
         cmocka_unit_test(test_timer_rests_without_client),
+        cmocka_unit_test(test_accept_without_descriptors),
         cmocka_unit_test(test_outer_loop),
         cmocka_unit_test(test_polled),
     };
