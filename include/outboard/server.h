@@ -57,11 +57,6 @@ OB_PUBLIC int ob_server_run(struct ob_dev *dev, int timeout_ms);
 /* What `--print-capabilities` prints: a JSON object (the device's identity, options, memory sizes); malloc'ed. */
 OB_PUBLIC char *ob_class_describe(const struct ob_device_class *cls);
 
-/* [C] Serves until SIGTERM or SIGINT, or until the client of a connected `fd` goes. Returns an exit status; logs why.
- */
-OB_PUBLIC int ob_serve(const struct ob_device_class *cls, const char *options, const struct ob_lifeline *lifeline,
-                       const struct ob_listen *listen);
-
 #ifdef __cplusplus
 }
 #endif

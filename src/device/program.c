@@ -144,18 +144,6 @@ static int serve(const struct program *program)
     return status;
 }
 
-int ob_serve(const struct ob_device_class *cls, const char *options, const struct ob_lifeline *lifeline,
-             const struct ob_listen *listen)
-{
-    struct program program = {
-        .cls = cls, .options = (char *)options, .lifeline = OB_LIFELINE_NONE, .listen = *listen, .ready_fd = -1
-    };
-
-    if (lifeline != NULL)
-        program.lifeline = *lifeline;
-    return serve(&program);
-}
-
 /* --- The command line -------------------------------------------------------------------------------------------- */
 
 enum { OPT_SOCKET_PATH = 256, OPT_FD, OPT_LIFELINE, OPT_READY, OPT_MODE, OPT_OWNER, OPT_GROUP, OPT_CAPS, OPT_VERSION };
