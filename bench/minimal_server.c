@@ -2,7 +2,7 @@
  * sizes, and no checks whatever. It believes every byte: for the benchmark's own client only.
  *
  * minimal_server --fd=N [--poll]    N: a listening socket; --poll: never sleeps */
-#include "../tests/integration/client/wire.h"
+#include "raw/wire.h"
 
 #include <errno.h>
 #include <stdbool.h>

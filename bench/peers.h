@@ -3,8 +3,8 @@
 #ifndef OB_BENCH_PEERS_H
 #define OB_BENCH_PEERS_H
 
-#include "../tests/integration/client/client.h"
-#include "../tests/integration/client/process.h"
+#include "raw/client.h"
+#include "../tests/integration/process.h"
 
 enum { OB_BENCH_OURS, OB_BENCH_MINIMAL, OB_BENCH_REFERENCE, OB_BENCH_PEERS };
 extern const char *const ob_bench_names[OB_BENCH_PEERS];

@@ -5,8 +5,8 @@
 #ifndef OB_FIXTURE_H
 #define OB_FIXTURE_H
 
-#include "client/client.h"
-#include "client/process.h"
+#include "raw/client.h"
+#include "process.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -5,8 +5,8 @@
 #ifndef OB_LIFELINE_H
 #define OB_LIFELINE_H
 
-#include "client/client.h"
-#include "client/process.h"
+#include "raw/client.h"
+#include "process.h"
 
 #include <pthread.h>
 #include <semaphore.h>

@@ -3,7 +3,7 @@
 #ifndef OB_DEVICE_BENCH_H
 #define OB_DEVICE_BENCH_H
 
-#include "../integration/client/client.h"
+#include "raw/client.h"
 
 #include <outboard/device.h>
 #include <outboard/server.h>
