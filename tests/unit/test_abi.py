@@ -43,7 +43,8 @@ class Interface:
                 run(*self.compiler, "-fsyntax-only", "-include", INCLUDE / header, "-xc", "/dev/null")
             self.functions = read_functions(run(*self.compiler, "-E", "-P", source))
             self.macros = read_macros(run(*self.compiler, "-E", "-dD", source))
-            run(*self.compiler, "-gdwarf-4", "-O0", "-fno-eliminate-unused-debug-types", "-c", source, "-o", self.object)
+            run(*self.compiler, "-gdwarf-4", "-O0", "-fno-eliminate-unused-debug-types", "-c", source,
+                "-o", self.object)
             self.types = Types(run("readelf", "--wide", "--debug-dump=info", self.object))
 
     def text(self):

@@ -56,7 +56,8 @@ def test_table():
     count = int(clauses("--count").stdout.split()[-1])
     lines = r.stdout.splitlines()
     assert len(lines) == count > 0
-    form = re.compile(r'CLAUSE\("VU-[A-Z]+-[1-9]\d*", (?:SERVER|CLIENT|BOTH|NONE), (?:SPEC|PEERS|OUTBOARD), "(?:[^`"\\]|\\")+"\)')
+    form = re.compile(r'CLAUSE\("VU-[A-Z]+-[1-9]\d*", (?:SERVER|CLIENT|BOTH|NONE), (?:SPEC|PEERS|OUTBOARD), '
+                      r'"(?:[^`"\\]|\\")+"\)')
     for line in lines:
         assert form.fullmatch(line), line
 
