@@ -231,11 +231,18 @@ struct ob_ops {
     /* Back ends; no DMA yet. State of a fresh device holds the reset values. May refuse with -errno, after releasing
      * what it took itself: close() is not called then. Its workers are ended by the library; they have not run. */
     int (*open)(struct ob_dev *dev, enum ob_origin origin);
-    /* A client's session begins, or goes on after a crash: start or resume what open() prepared. -errno ends the
-     * device. */
+    /* A client's session begins, or goes on after a crash, or after the device was stopped or loaded: start or resume,
+     * from state, what open() prepared. -errno ends the device. */
     int (*run)(struct ob_dev *dev);
-    /* The session ends: no new effects, and what is in flight drained, before memory and eventfds go. */
+    /* The session ends, or the client stops the device to move it: no new effects until run(), and what is in flight
+     * drained, guest memory unpinned. Timers stand still meanwhile. Handlers may be called before run() is: what they
+     * ask for waits in state. To be stopped may be refused with -errno, and then nothing has changed; the end of a
+     * session may not. */
     int (*quiesce)(struct ob_req *req);
+    /* State and shared memory have come from another process, perhaps of an earlier version, whose lacking fields hold
+     * their reset values; the device is quiet. What comes is hostile: a class whose code relies on more than the widths
+     * of its fields (an index, a count) checks it here and refuses with -errno; then what was before is put back. */
+    int (*loaded)(struct ob_dev *dev);
     /* Registers already hold their reset values when this is called; state outside register tables, and timers, are the
      * class's. */
     int (*reset)(struct ob_req *req, enum ob_reset kind);
@@ -346,8 +353,8 @@ typedef void ob_ready_fn(struct ob_worker *worker, int fd, uint32_t events, void
 OB_PUBLIC int ob_worker_fd(struct ob_worker *worker, int fd, uint32_t events, ob_ready_fn *ready, void *ctx);
 
 /* --- DMA --------------------------------------------------------------------------------------------------------- */
-/* IOVAs are the guest's bus addresses. All fail with -EACCES while the guest has bus mastering off or the device in D3.
- */
+/* IOVAs are the guest's bus addresses. All fail with -EACCES while the guest has bus mastering off or the device in D3,
+ * and while the client has the device stopped. */
 
 /* A copy; the struct and `buf` belong to the library until it is done. */
 struct ob_dma {

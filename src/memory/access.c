@@ -2,6 +2,9 @@
 #include "memory/space.h"
 
 #include <errno.h>
+#include <stdlib.h>
+
+#define WRITE_PIN UINT32_C(0x80000000) /* of a pin's number: an index into the reader's pins, else it is a slot */
 
 /* The common part of translate and pin, compiled into both. */
 __attribute__((always_inline)) static inline int locate(const struct ob_memory *memory, uint64_t iova, uint64_t len,
@@ -40,20 +43,76 @@ int ob_memory_translate(const struct ob_memory *memory, uint64_t iova, size_t le
     return locate(memory, iova, len, prot, iov, NULL, max);
 }
 
-int ob_memory_pin(struct ob_reader *reader, const struct ob_memory *memory, uint64_t iova, size_t len, int prot,
+/* Makes room for n more pins for writing. */
+static int reserve_pins(struct ob_reader *reader, uint32_t n)
+{
+    uint32_t had = reader->n_pins, now = had + (had > n ? had : n);
+
+    if (now >= WRITE_PIN)
+        return -ENOMEM;
+    struct ob_write_pin *pins = realloc(reader->pins, now * sizeof(*pins));
+
+    if (!pins)
+        return -ENOMEM;
+    reader->pins = pins;
+    reader->n_pins = now;
+    for (; had < now; had++, reader->free_pins++) {
+        pins[had].next = reader->first_free;
+        reader->first_free = had;
+    }
+    return 0;
+}
+
+/* A pin for writing is noted with its range, since whoever logs what is written has to know it when the pin ends; also
+ * while nobody logs, who may begin meanwhile. */
+static uint32_t note_write(struct ob_reader *reader, uint64_t iova, uint64_t len, uint32_t slot)
+{
+    uint32_t i = reader->first_free;
+    struct ob_write_pin *pin = &reader->pins[i];
+
+    reader->first_free = pin->next;
+    reader->free_pins--;
+    pin->iova = iova;
+    pin->len = len;
+    pin->slot = slot;
+    return i | WRITE_PIN;
+}
+
+int ob_memory_pin(struct ob_reader *reader, struct ob_memory *memory, uint64_t iova, size_t len, int prot,
                   struct iovec *iov, uint32_t *pins, int max)
 {
     int n = locate(memory, iova, len, prot, iov, pins, max);
+    bool write = prot & PROT_WRITE;
 
-    for (int i = 0; i < n; i++)
+    if (n > 0 && write && reader->free_pins < (uint32_t)n && reserve_pins(reader, (uint32_t)n) < 0)
+        return -ENOMEM;
+    for (int i = 0; i < n; i++) {
         ob_reader_raise(reader, pins[i]);
+        if (write) {
+            pins[i] = note_write(reader, iova, iov[i].iov_len, pins[i]);
+            ob_log_written(memory, iova, iov[i].iov_len);
+            iova += iov[i].iov_len;
+        }
+    }
     return n;
 }
 
-void ob_memory_unpin(struct ob_reader *reader, const uint32_t *pins, int n)
+void ob_memory_unpin(struct ob_reader *reader, struct ob_memory *memory, const uint32_t *pins, int n)
 {
-    for (int i = 0; i < n; i++)
-        ob_reader_lower(reader, pins[i]);
+    for (int i = 0; i < n; i++) {
+        uint32_t slot = pins[i];
+
+        if (slot & WRITE_PIN) {
+            struct ob_write_pin *pin = &reader->pins[slot & ~WRITE_PIN];
+
+            ob_log_written(memory, pin->iova, pin->len);
+            pin->next = reader->first_free;
+            reader->first_free = slot & ~WRITE_PIN;
+            reader->free_pins++;
+            slot = pin->slot;
+        }
+        ob_reader_lower(reader, slot);
+    }
 }
 
 int ob_memory_find(const struct ob_memory *memory, uint64_t iova, uint64_t len, struct ob_memory_piece *piece)
