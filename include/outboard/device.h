@@ -68,8 +68,10 @@ struct ob_field {
         .name = NULL \
     }
 
-/* The layout of a device's memory. Fields may not overlap nor leave `size`; the library hashes them, and a successor
- * with another hash is refused the memory. */
+/* The layout of a device's memory. Fields may not overlap nor leave `size`, and their names differ; the library hashes
+ * them, and a successor with another hash is refused the memory. Migration moves fields by name, from this version or
+ * an earlier one: a field that is added gets the next version as `since`; its name and its shape are for ever. What is
+ * in no field does not move, and times of ob_now() mean nothing elsewhere. */
 struct ob_state {
     uint32_t size, version;
     const struct ob_field *fields; /* ends with OB_FIELD_END */
@@ -320,7 +322,7 @@ OB_PUBLIC void ob_reply(struct ob_req *req, int err, uint64_t val);
 OB_PUBLIC void ob_after(struct ob_dev *dev, void (*fn)(struct ob_dev *dev, uint64_t arg), uint64_t arg);
 /* [C] ops.timer(id), once, at CLOCK_MONOTONIC abs_ns or soon after; 0 disarms; an id that the class does not declare is
  * logged. The deadline is state: it takes effect with the commit and survives a crash. Without a session nothing fires:
- * what is overdue does so when the next one begins. */
+ * what is overdue does so when the next one begins. While the client has the device stopped, time stands still. */
 OB_PUBLIC void ob_timer(struct ob_dev *dev, unsigned id, uint64_t abs_ns);
 OB_PUBLIC uint64_t ob_now(void); /* [A] CLOCK_MONOTONIC in nanoseconds */
 /* [A] One line on standard error: "outboard: NAME: text". */
