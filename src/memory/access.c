@@ -43,10 +43,10 @@ int ob_memory_translate(const struct ob_memory *memory, uint64_t iova, size_t le
     return locate(memory, iova, len, prot, iov, NULL, max);
 }
 
-/* Makes room for n more pins for writing. */
-static int reserve_pins(struct ob_reader *reader, uint32_t n)
+/* Makes room for more pins for writing. */
+static int more_pins(struct ob_reader *reader)
 {
-    uint32_t had = reader->n_pins, now = had + (had > n ? had : n);
+    uint32_t had = reader->n_pins, now = had ? 2 * had : 64;
 
     if (now >= WRITE_PIN)
         return -ENOMEM;
@@ -56,45 +56,57 @@ static int reserve_pins(struct ob_reader *reader, uint32_t n)
         return -ENOMEM;
     reader->pins = pins;
     reader->n_pins = now;
-    for (; had < now; had++, reader->free_pins++) {
-        pins[had].next = reader->first_free;
-        reader->first_free = had;
+    for (; now > had; now--) {
+        pins[now - 1].next = reader->free_pin;
+        reader->free_pin = now;
     }
     return 0;
 }
 
 /* A pin for writing is noted with its range, since whoever logs what is written has to know it when the pin ends; also
  * while nobody logs, who may begin meanwhile. */
-static uint32_t note_write(struct ob_reader *reader, uint64_t iova, uint64_t len, uint32_t slot)
+static int pin_for_writing(struct ob_reader *reader, struct ob_memory *memory, uint64_t iova, const struct iovec *iov,
+                           uint32_t *pins, int n)
 {
-    uint32_t i = reader->first_free;
-    struct ob_write_pin *pin = &reader->pins[i];
+    for (int i = 0; i < n; i++) {
+        if (!reader->free_pin && more_pins(reader) < 0) {
+            ob_memory_unpin(reader, memory, pins, i);
+            return -ENOMEM;
+        }
+        uint32_t index = reader->free_pin - 1;
+        struct ob_write_pin *pin = &reader->pins[index];
 
-    reader->first_free = pin->next;
-    reader->free_pins--;
-    pin->iova = iova;
-    pin->len = len;
-    pin->slot = slot;
-    return i | WRITE_PIN;
+        reader->free_pin = pin->next;
+        *pin = (struct ob_write_pin){ .iova = iova, .len = iov[i].iov_len, .slot = pins[i] };
+        ob_reader_raise(reader, pins[i]);
+        pins[i] = WRITE_PIN | index;
+        ob_log_written(memory, iova, pin->len);
+        iova += pin->len;
+    }
+    return n;
 }
 
 int ob_memory_pin(struct ob_reader *reader, struct ob_memory *memory, uint64_t iova, size_t len, int prot,
                   struct iovec *iov, uint32_t *pins, int max)
 {
     int n = locate(memory, iova, len, prot, iov, pins, max);
-    bool write = prot & PROT_WRITE;
 
-    if (n > 0 && write && reader->free_pins < (uint32_t)n && reserve_pins(reader, (uint32_t)n) < 0)
-        return -ENOMEM;
-    for (int i = 0; i < n; i++) {
+    if (prot & PROT_WRITE && n > 0)
+        return pin_for_writing(reader, memory, iova, iov, pins, n);
+    for (int i = 0; i < n; i++)
         ob_reader_raise(reader, pins[i]);
-        if (write) {
-            pins[i] = note_write(reader, iova, iov[i].iov_len, pins[i]);
-            ob_log_written(memory, iova, iov[i].iov_len);
-            iova += iov[i].iov_len;
-        }
-    }
     return n;
+}
+
+/* Ends a pin for writing; returns its slot. */
+static uint32_t written(struct ob_reader *reader, struct ob_memory *memory, uint32_t index)
+{
+    struct ob_write_pin *pin = &reader->pins[index];
+
+    ob_log_written(memory, pin->iova, pin->len);
+    pin->next = reader->free_pin;
+    reader->free_pin = index + 1;
+    return pin->slot;
 }
 
 void ob_memory_unpin(struct ob_reader *reader, struct ob_memory *memory, const uint32_t *pins, int n)
@@ -102,15 +114,8 @@ void ob_memory_unpin(struct ob_reader *reader, struct ob_memory *memory, const u
     for (int i = 0; i < n; i++) {
         uint32_t slot = pins[i];
 
-        if (slot & WRITE_PIN) {
-            struct ob_write_pin *pin = &reader->pins[slot & ~WRITE_PIN];
-
-            ob_log_written(memory, pin->iova, pin->len);
-            pin->next = reader->first_free;
-            reader->first_free = slot & ~WRITE_PIN;
-            reader->free_pins++;
-            slot = pin->slot;
-        }
+        if (slot & WRITE_PIN)
+            slot = written(reader, memory, slot & ~WRITE_PIN);
         ob_reader_lower(reader, slot);
     }
 }

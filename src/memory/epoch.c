@@ -139,7 +139,7 @@ int ob_reader_add(struct ob_epoch *epoch, struct ob_reader *reader)
     reader->held = 0;
     reader->watched = reader->lowered = false;
     reader->pins = NULL;
-    reader->n_pins = reader->first_free = reader->free_pins = 0;
+    reader->n_pins = reader->free_pin = 0;
     reader->next = epoch->readers;
     epoch->readers = reader;
     return 0;

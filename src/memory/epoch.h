@@ -37,7 +37,7 @@ struct ob_epoch {
 struct ob_write_pin {
     uint64_t iova, len; /* bytes */
     uint32_t slot;
-    uint32_t next; /* in the list of free ones: an index */
+    uint32_t next; /* in the list of free ones: an index plus one, 0: the last */
 };
 
 /* One per worker and device; ob_reader_add fills it. The memory is the caller's, and has to stay until
@@ -49,8 +49,8 @@ struct ob_reader {
     uint64_t held;              /* sum of the counters; this reader's thread only */
     bool watched, lowered;      /* this reader's thread only */
     struct ob_write_pin *pins;  /* this reader's thread only, as what follows */
-    uint32_t n_pins, first_free, free_pins;
-    struct ob_reader *next; /* control thread only */
+    uint32_t n_pins, free_pin;  /* the first of the free ones: an index plus one */
+    struct ob_reader *next;     /* control thread only */
 };
 
 /* A new epoch object; each reader gets `slots` counters (4 bytes each, touched lazily). -ENOMEM, -EMFILE, -ENFILE. */
