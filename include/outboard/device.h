@@ -241,10 +241,6 @@ struct ob_ops {
      * ask for waits in state. To be stopped may be refused with -errno, and then nothing has changed; the end of a
      * session may not. */
     int (*quiesce)(struct ob_req *req);
-    /* State and shared memory have come from another process, perhaps of an earlier version, whose lacking fields hold
-     * their reset values; the device is quiet. What comes is hostile: a class whose code relies on more than the widths
-     * of its fields (an index, a count) checks it here and refuses with -errno; then what was before is put back. */
-    int (*loaded)(struct ob_dev *dev);
     /* Registers already hold their reset values when this is called; state outside register tables, and timers, are the
      * class's. */
     int (*reset)(struct ob_req *req, enum ob_reset kind);
@@ -256,6 +252,10 @@ struct ob_ops {
     void (*timer)(struct ob_dev *dev, unsigned id);
     /* Release what open() took. Not called in a process that dies. */
     void (*close)(struct ob_dev *dev);
+    /* State and shared memory have come from another process, perhaps of an earlier version, whose lacking fields hold
+     * their reset values; the device is quiet. What comes is hostile: a class whose code relies on more than the widths
+     * of its fields (an index, a count) checks it here and refuses with -errno; then what was before is put back. */
+    int (*loaded)(struct ob_dev *dev);
 };
 
 struct ob_device_class {
@@ -272,7 +272,7 @@ struct ob_device_class {
     uint32_t timers;                 /* how many, see ob_timer(); at most 64 */
     uint32_t max_reply_ms;           /* the deadline of a kept request; 0: 4000. QEMU gives up after 5000 */
     struct ob_ops ops;
-    const void *reserved[8];
+    const void *reserved[7];
 };
 
 /* OB_CLASS(name, .field = ...) defines `const struct ob_device_class ob_class_NAME`.
