@@ -81,6 +81,12 @@ static int set_state(struct ob_dev *dev)
 
 /* --- The log of what the device writes --------------------------------------------------------------------------- */
 
+/* The request's page size is a hint; what is none, or finer than pages of maps, gets these. */
+static uint64_t log_page(uint64_t hint)
+{
+    return hint >= MIN_PAGE && __builtin_popcountll(hint) == 1 ? hint : MIN_PAGE;
+}
+
 static int by_address(const void *a, const void *b)
 {
     const struct ob_dirty_range *left = a, *right = b;
@@ -120,10 +126,17 @@ static int log_start_go_on(struct ob_dev *dev)
     if (!ob_epoch_passed(ob_memory_epoch(dev->memory), dev->log_token))
         return ob_req_keep(dev->req, OB_WAIT_EPOCH);
     memcpy(&control, dev->session.request.tail, sizeof(control));
+    control.page_size = log_page(control.page_size);
     m->log_shift = (uint32_t)__builtin_ctzll(control.page_size);
     m->log_ranges = control.num_ranges;
     dev->vault.dirty[OB_PART_MIGRATION] = true;
-    return reply_same(dev);
+    struct ob_message reply = { .u.feature = dev->session.request.u.feature,
+                                .tail = ob_session_reply_tail(&dev->session),
+                                .tail_size = dev->session.request.tail_size };
+    memcpy((uint8_t *)reply.tail, dev->session.request.tail, reply.tail_size);
+    memcpy((uint8_t *)reply.tail, &control, sizeof(control));
+    ob_session_reply(&dev->session, &reply, -1);
+    return OB_DONE;
 }
 
 static int log_start(struct ob_dev *dev)
@@ -133,8 +146,9 @@ static int log_start(struct ob_dev *dev)
     struct ob_wire_dma_logging control;
 
     memcpy(&control, m->tail, sizeof(control));
-    if (control.page_size < MIN_PAGE || __builtin_popcountll(control.page_size) != 1 || control.reserved != 0)
+    if (control.reserved != 0)
         return -EINVAL;
+    control.page_size = log_page(control.page_size);
     if (control.num_ranges > OB_LOG_MAX_RANGES)
         return -E2BIG;
     if (ob_memory_logging(dev->memory))
