@@ -16,6 +16,7 @@ static void usage(FILE *to)
           "Judges a vfio-user server, clause by clause.\n\n"
           "  --server SOCKET    a server that listens there\n"
           "  --spawn COMMAND    a server program; {socket} in it is the path to listen at\n"
+          "  --once             the program ends with its client: start it for each connection\n"
           "  --check PATTERN    only checks whose name or clause matches; may be repeated\n"
           "  --format FORMAT    tap (as if not given) or junit\n"
           "  --output FILE      where to, instead of standard output\n"
@@ -81,6 +82,7 @@ static int list_clauses(void)
 enum {
     OPT_SERVER = 256,
     OPT_SPAWN,
+    OPT_ONCE,
     OPT_CHECK,
     OPT_FORMAT,
     OPT_OUTPUT,
@@ -94,6 +96,7 @@ enum {
 static const struct option long_options[] = {
     { "server", required_argument, NULL, OPT_SERVER },
     { "spawn", required_argument, NULL, OPT_SPAWN },
+    { "once", no_argument, NULL, OPT_ONCE },
     { "check", required_argument, NULL, OPT_CHECK },
     { "format", required_argument, NULL, OPT_FORMAT },
     { "output", required_argument, NULL, OPT_OUTPUT },
@@ -130,6 +133,9 @@ static int set_option(struct options *o, int option, const char *value)
         return 0;
     case OPT_SPAWN:
         o->spawn = value;
+        return 0;
+    case OPT_ONCE:
+        o->once = true;
         return 0;
     case OPT_CHECK:
         if (o->n_patterns == MAX_PATTERNS)

@@ -80,6 +80,7 @@ int judge_server(const struct options *o, struct report *report)
         target_socket(&target, o->server);
     else
         err = target_command(&target, o->spawn);
+    target.once = o->once;
     if (err == 0)
         err = judge_init(&judge, &target, o->timeout_ms);
     if (err != 0) {

@@ -10,6 +10,7 @@
 
 struct options {
     const char *server, *spawn;         /* a socket; a command */
+    bool once;                          /* the server program serves one client */
     bool client;                        /* play the server */
     const char *socket;                 /* where, with --client */
     const char *patterns[MAX_PATTERNS]; /* of the names of checks and clauses wanted; none: all */

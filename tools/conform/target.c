@@ -79,6 +79,7 @@ int target_start(struct target *target)
         return 0;
     unlink(target->path);
     target->ended = false;
+    target->served = false;
     target->pid = fork();
     if (target->pid < 0)
         return -errno;
@@ -102,6 +103,18 @@ bool target_died(struct target *target)
     return target->ended;
 }
 
+/* Waits for its end; 0 when it came in time. */
+static int wait_end(struct target *target, int timeout_ms)
+{
+    int fd = (int)syscall(SYS_pidfd_open, target->pid, 0);
+    struct pollfd pfd = { .fd = fd, .events = POLLIN };
+    int n = fd < 0 ? 0 : poll(&pfd, 1, timeout_ms);
+
+    if (fd >= 0)
+        close(fd);
+    return n == 1 ? 0 : -ETIMEDOUT;
+}
+
 static int connect_once(const char *path)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -122,29 +135,26 @@ static int connect_once(const char *path)
 
 int target_connect(struct target *target, int timeout_ms)
 {
-    int fd = target_start(target);
+    int fd;
 
+    /* A predecessor that ends with its client has to be gone before the next listens at its path. */
+    if (target->once && target->pid > 0 && target->served) {
+        if (wait_end(target, timeout_ms) != 0)
+            kill(target->pid, SIGKILL);
+        waitpid(target->pid, &target->status, 0);
+        target->pid = -1;
+    }
+    fd = target_start(target);
     if (fd < 0)
         return fd;
     /* Nothing tells when somebody else's program begins to listen. */
     for (int waited = 0;; waited++) {
         fd = connect_once(target->path);
+        target->served |= fd >= 0;
         if ((fd != -ENOENT && fd != -ECONNREFUSED && fd != -EAGAIN) || waited >= timeout_ms || target_died(target))
             return fd;
         nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
     }
-}
-
-/* Waits for its end; 0 when it came in time. */
-static int wait_end(struct target *target, int timeout_ms)
-{
-    int fd = (int)syscall(SYS_pidfd_open, target->pid, 0);
-    struct pollfd pfd = { .fd = fd, .events = POLLIN };
-    int n = fd < 0 ? 0 : poll(&pfd, 1, timeout_ms);
-
-    if (fd >= 0)
-        close(fd);
-    return n == 1 ? 0 : -ETIMEDOUT;
 }
 
 void target_free(struct target *target)

@@ -6,10 +6,12 @@
 #include <sys/types.h>
 
 struct target {
+    bool once;           /* the program serves one client and ends: it is started for each connection */
     const char *path;    /* of the socket */
     char **command;      /* NULL: not ours to start */
     char *folder, *word; /* private to target.c */
     pid_t pid;           /* -1: none runs */
+    bool served;         /* a client has connected */
     bool ended;          /* by itself, since target_start() */
     int status;          /* of the one that ended */
 };
@@ -23,7 +25,8 @@ int target_command(struct target *target, const char *command);
 int target_start(struct target *target);
 /* Whether it has ended by itself since it was started. */
 bool target_died(struct target *target);
-/* A connected socket, or -errno. Waits up to timeout_ms while nobody listens yet, or the server is busy. */
+/* A connected socket, or -errno. Starts the program if it is not running. Waits up to timeout_ms while nobody listens
+ * yet, or the server is busy. */
 int target_connect(struct target *target, int timeout_ms);
 void target_free(struct target *target);
 
