@@ -104,7 +104,7 @@ static int queue_fds(struct ob_receiver *receiver, struct msghdr *msg, size_t le
     return 0;
 }
 
-ssize_t ob_receive(struct ob_receiver *receiver, int fd, void *room, size_t len)
+static ssize_t receive(struct ob_receiver *receiver, int fd, void *room, size_t len, int flags)
 {
     union control control;
     struct iovec iov = { .iov_base = room, .iov_len = len };
@@ -116,7 +116,7 @@ ssize_t ob_receive(struct ob_receiver *receiver, int fd, void *room, size_t len)
 
     if (len == 0) /* would look like the end of the stream */
         return -EINVAL;
-    got = recvmsg(fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    got = recvmsg(fd, &msg, flags | MSG_CMSG_CLOEXEC);
     if (got < 0)
         return -errno;
     if (got == 0)
@@ -128,6 +128,16 @@ ssize_t ob_receive(struct ob_receiver *receiver, int fd, void *room, size_t len)
             return error;
     }
     return got;
+}
+
+ssize_t ob_receive(struct ob_receiver *receiver, int fd, void *room, size_t len)
+{
+    return receive(receiver, fd, room, len, MSG_DONTWAIT);
+}
+
+ssize_t ob_receive_wait(struct ob_receiver *receiver, int fd, void *room, size_t len)
+{
+    return receive(receiver, fd, room, len, 0);
 }
 
 const struct ob_fd_batch *ob_receiver_newest(const struct ob_receiver *receiver)

@@ -80,6 +80,9 @@ void ob_receiver_close(struct ob_receiver *receiver);
  * After -E2BIG, -EMFILE and -ENOBUFS the bytes and descriptors of this read are lost: end the connection. */
 ssize_t ob_receive(struct ob_receiver *receiver, int fd, void *room, size_t len);
 
+/* The same, but waits for the first byte on a blocking socket, as long as its SO_RCVTIMEO says; then -EAGAIN. */
+ssize_t ob_receive_wait(struct ob_receiver *receiver, int fd, void *room, size_t len);
+
 /* The part of ob_receiver_note() for when descriptors wait; not for callers. */
 void ob_receiver_assign(struct ob_receiver *receiver);
 
