@@ -32,11 +32,10 @@ static void show_device(const struct function *f, size_t at, unsigned type)
     uint32_t cap = reg32(f, at + PCI_EXP_DEVCAP);
     uint16_t control = reg16(f, at + PCI_EXP_DEVCTL), status = reg16(f, at + PCI_EXP_DEVSTA);
     unsigned scale = (cap & PCI_EXP_DEVCAP_PWR_SCL) >> 26;
-    bool resets = cap & PCI_EXP_DEVCAP_FLR && type != PCI_EXP_TYPE_LEG_END;
     double power = ((cap & PCI_EXP_DEVCAP_PWR_VAL) >> 18) * scales[scale];
 
     printf("\t\tDevCap:\tMaxPayload %d bytes, PhantFunc %d", 128 << (cap & PCI_EXP_DEVCAP_PAYLOAD),
-           (cap & PCI_EXP_DEVCAP_PHANTOM) >> 3);
+           (1 << ((cap & PCI_EXP_DEVCAP_PHANTOM) >> 3)) - 1);
     if (has_link(type))
         printf(", Latency L0s %s, L1 %s", latencies_l0s[(cap & PCI_EXP_DEVCAP_L0S) >> 6],
                latencies_l1[(cap & PCI_EXP_DEVCAP_L1) >> 9]);
@@ -46,9 +45,7 @@ static void show_device(const struct function *f, size_t at, unsigned type)
                    { PCI_EXP_DEVCAP_PWR_IND, "PwrInd" });
         putchar(' ');
     }
-    printf("RBE%c", flag(cap, PCI_EXP_DEVCAP_RBER));
-    if (type != PCI_EXP_TYPE_LEG_END)
-        printf(" FLReset%c", flag(cap, PCI_EXP_DEVCAP_FLR));
+    PRINT_BITS(cap, { PCI_EXP_DEVCAP_RBER, "RBE" }, { PCI_EXP_DEVCAP_FLR, "FLReset" });
     if (type == PCI_EXP_TYPE_ENDPOINT)
         printf(" SlotPowerLimit %gW", power);
     printf("\n\t\tDevCtl:\t");
@@ -58,7 +55,7 @@ static void show_device(const struct function *f, size_t at, unsigned type)
     PRINT_BITS(control, { PCI_EXP_DEVCTL_RELAX_EN, "RlxdOrd" }, { PCI_EXP_DEVCTL_EXT_TAG, "ExtTag" },
                { PCI_EXP_DEVCTL_PHANTOM, "PhantFunc" }, { PCI_EXP_DEVCTL_AUX_PME, "AuxPwr" },
                { PCI_EXP_DEVCTL_NOSNOOP_EN, "NoSnoop" });
-    if (resets)
+    if (cap & PCI_EXP_DEVCAP_FLR)
         printf(" FLReset%c", flag(control, PCI_EXP_DEVCTL_BCR_FLR));
     printf("\n\t\t\tMaxPayload %d bytes, MaxReadReq %d bytes\n", 128 << ((control & PCI_EXP_DEVCTL_PAYLOAD) >> 5),
            128 << ((control & PCI_EXP_DEVCTL_READRQ) >> 12));
@@ -67,6 +64,12 @@ static void show_device(const struct function *f, size_t at, unsigned type)
                { PCI_EXP_DEVSTA_FED, "FatalErr" }, { PCI_EXP_DEVSTA_URD, "UnsupReq" },
                { PCI_EXP_DEVSTA_AUXPD, "AuxPwr" }, { PCI_EXP_DEVSTA_TRPND, "TransPend" });
     putchar('\n');
+}
+
+/* What the link does, beside what it is capable of. */
+static const char *compared(unsigned cap, unsigned now)
+{
+    return now < cap ? " (downgraded)" : now > cap ? " (overdriven)" : "";
 }
 
 static void show_link(const struct function *f, size_t at)
@@ -95,8 +98,9 @@ static void show_link(const struct function *f, size_t at)
     PRINT_BITS(control, { PCI_EXP_LNKCTL_ES, "ExtSynch" }, { PCI_EXP_LNKCTL_CLKREQ_EN, "ClockPM" },
                { PCI_EXP_LNKCTL_HAWD, "AutWidDis" }, { PCI_EXP_LNKCTL_LBMIE, "BWInt" },
                { PCI_EXP_LNKCTL_LABIE, "AutBWInt" });
-    printf("\n\t\tLnkSta:\tSpeed %s, Width x%d\n\t\t\t", speed(status & PCI_EXP_LNKSTA_CLS),
-           (status & PCI_EXP_LNKSTA_NLW) >> 4);
+    printf("\n\t\tLnkSta:\tSpeed %s%s, Width x%u%s\n\t\t\t", speed(status & PCI_EXP_LNKSTA_CLS),
+           compared(cap & PCI_EXP_LNKCAP_SLS, status & PCI_EXP_LNKSTA_CLS), (status & PCI_EXP_LNKSTA_NLW) >> 4u,
+           compared((cap & PCI_EXP_LNKCAP_MLW) >> 4, (status & PCI_EXP_LNKSTA_NLW) >> 4u));
     PRINT_BITS(status, { 1u << 10, "TrErr" } /* PCIe 1.1: Training Error */, { PCI_EXP_LNKSTA_LT, "Train" },
                { PCI_EXP_LNKSTA_SLC, "SlotClk" }, { PCI_EXP_LNKSTA_DLLLA, "DLActive" },
                { PCI_EXP_LNKSTA_LBMS, "BWMgmt" }, { PCI_EXP_LNKSTA_LABS, "ABWMgmt" });

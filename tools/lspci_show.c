@@ -132,15 +132,6 @@ static void show_size(uint64_t size)
         printf(" [size=%" PRIu64 "%s]", size, units[unit]);
 }
 
-/* One base address register, of whose address `decoded` says that the function answers to it. */
-static void show_address(uint64_t address, bool decoded, int digits)
-{
-    if (address != 0 || decoded)
-        printf("%0*" PRIx64, digits, address);
-    else
-        printf("<unassigned>");
-}
-
 static void show_memory(const struct function *f, unsigned i, uint32_t low)
 {
     static const char *const widths[] = { "32-bit", "low-1M", "64-bit", "type 3" };
@@ -154,7 +145,10 @@ static void show_memory(const struct function *f, unsigned i, uint32_t low)
     } else {
         if (type == 2)
             address |= (uint64_t)reg32(f, PCI_BASE_ADDRESS_0 + 4 * (i + 1)) << 32;
-        show_address(address, decoded, 8);
+        if (address != 0)
+            printf("%08" PRIx64, address);
+        else
+            printf("<unassigned>");
     }
     printf(" (%s, %sprefetchable)%s", widths[type], low & PCI_BASE_ADDRESS_MEM_PREFETCH ? "" : "non-",
            decoded ? "" : " [disabled]");
@@ -174,9 +168,10 @@ static void show_bars(const struct function *f)
         if (f->verbose > 1)
             printf("Region %u: ", i);
         if (io) {
-            printf("I/O ports at ");
-            show_address(low & ~UINT32_C(3), decoded, 4);
-            printf("%s", decoded ? "" : " [disabled]");
+            if (low > 3 || decoded) /* port 0 is one; memory at 0 is nowhere to lspci */
+                printf("I/O ports at %04x%s", low & ~UINT32_C(3), decoded ? "" : " [disabled]");
+            else
+                printf("I/O ports at <unassigned> [disabled]");
         } else {
             show_memory(f, i, low);
         }
