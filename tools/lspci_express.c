@@ -118,7 +118,8 @@ static void show_device2(const struct function *f, size_t at, unsigned type)
                                               NULL,           "4s to 13s",      "17s to 64s",    NULL };
     static const char *const obff_caps[] = { "Not Supported", "Via message", "Via WAKE#", "Via message/WAKE#" };
     static const char *const obff_controls[] = { "Disabled", "Via message A", "Via message B", "Via WAKE#" };
-    static const char *const emergencies[] = { "Not Supported", "Device Specific", "Form Factor Dev Specific",
+    static const char *const tph[] = { "TPHComp- ExtTPHComp-", "TPHComp+ ExtTPHComp-", "", "TPHComp+ ExtTPHComp+" };
+    static const char *const emergencies[] = { "Not Supported", "Dev Specific", "Form Factor Dev Specific",
                                                "Reserved" };
     uint32_t cap = reg32(f, at + PCI_EXP_DEVCAP2);
     uint16_t control = reg16(f, at + PCI_EXP_DEVCTL2);
@@ -137,8 +138,8 @@ static void show_device2(const struct function *f, size_t at, unsigned type)
     PRINT_BITS(cap, { 1u << 26, "EmergencyPowerReductionInit" });
     printf("\n\t\t\t ");
     PRINT_BITS(cap, { 1u << 31, "FRS" });
-    if (type == PCI_EXP_TYPE_ENDPOINT || type == PCI_EXP_TYPE_LEG_END)
-        printf(" TPHComp%c ExtTPHComp%c", flag(cap, 1u << 12), flag(cap >> 12 & 3, 2));
+    if (type == PCI_EXP_TYPE_ENDPOINT)
+        printf(" %s", tph[cap >> 12 & 3]);
     printf("\n\t\t\t AtomicOpsCap: ");
     PRINT_BITS(cap, { PCI_EXP_DEVCAP2_ATOMIC_COMP32, "32bit" }, { PCI_EXP_DEVCAP2_ATOMIC_COMP64, "64bit" },
                { PCI_EXP_DEVCAP2_ATOMIC_COMP128, "128bitCAS" });
