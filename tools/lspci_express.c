@@ -169,8 +169,10 @@ static const char *supported_speeds(uint32_t cap)
 
 static void show_link2(const struct function *f, size_t at)
 {
-    static const char *const margins[] = { "Normal Operating Range", "800-1200mV(full-swing)/400-700mV(half-swing)",
-                                           "200-400mV(full-swing)/100-200mV(half-swing)" };
+    static const char half[] = "200-400mV(full-swing)/100-200mV(half-swing)";
+    static const char *const margins[] = {
+        "Normal Operating Range", "800-1200mV(full-swing)/400-700mV(half-swing)", half, half, half, half
+    };
     static const char *const presets[] = { "-6dB de-emphasis, 0dB preshoot",     "-3.5dB de-emphasis, 0dB preshoot",
                                            "-4.4dB de-emphasis, 0dB preshoot",   "-2.5dB de-emphasis, 0dB preshoot",
                                            "0dB de-emphasis, 0dB preshoot",      "0dB de-emphasis, 1.9dB preshoot",
