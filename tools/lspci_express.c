@@ -26,13 +26,23 @@ static bool has_link(unsigned type)
     return type != PCI_EXP_TYPE_RC_END;
 }
 
-static void show_device(const struct function *f, size_t at, unsigned type)
+/* 7.5.3.3: with the scale of 1, values from 0xf0 on go in steps of 25 from 250, and 0xff is more than any. */
+static void show_slot_power(uint32_t cap)
 {
     static const double scales[] = { 1, 0.1, 0.01, 0.001 };
+    unsigned value = (cap & PCI_EXP_DEVCAP_PWR_VAL) >> 18, scale = (cap & PCI_EXP_DEVCAP_PWR_SCL) >> 26;
+    double watts = scale == 0 && value >= 0xf0 ? 250 + 25 * (value - 0xf0) : value * scales[scale];
+
+    if (scale == 0 && value == 0xff)
+        printf(" SlotPowerLimit >600W");
+    else
+        printf(" SlotPowerLimit %gW", watts);
+}
+
+static void show_device(const struct function *f, size_t at, unsigned type)
+{
     uint32_t cap = reg32(f, at + PCI_EXP_DEVCAP);
     uint16_t control = reg16(f, at + PCI_EXP_DEVCTL), status = reg16(f, at + PCI_EXP_DEVSTA);
-    unsigned scale = (cap & PCI_EXP_DEVCAP_PWR_SCL) >> 26;
-    double power = ((cap & PCI_EXP_DEVCAP_PWR_VAL) >> 18) * scales[scale];
 
     printf("\t\tDevCap:\tMaxPayload %d bytes, PhantFunc %d", 128 << (cap & PCI_EXP_DEVCAP_PAYLOAD),
            (1 << ((cap & PCI_EXP_DEVCAP_PHANTOM) >> 3)) - 1);
@@ -47,7 +57,7 @@ static void show_device(const struct function *f, size_t at, unsigned type)
     }
     PRINT_BITS(cap, { PCI_EXP_DEVCAP_RBER, "RBE" }, { PCI_EXP_DEVCAP_FLR, "FLReset" });
     if (type == PCI_EXP_TYPE_ENDPOINT)
-        printf(" SlotPowerLimit %gW", power);
+        show_slot_power(cap);
     printf("\n\t\tDevCtl:\t");
     PRINT_BITS(control, { PCI_EXP_DEVCTL_CERE, "CorrErr" }, { PCI_EXP_DEVCTL_NFERE, "NonFatalErr" },
                { PCI_EXP_DEVCTL_FERE, "FatalErr" }, { PCI_EXP_DEVCTL_URRE, "UnsupReq" });

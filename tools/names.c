@@ -33,7 +33,9 @@ struct names *names_open(enum names_mode mode)
     names->access->warning = be_silent;
     names->access->debug = be_silent;
     names->access->id_lookup_mode = 0; /* no cache in the user's home, no questions to the network */
-    names->flags = mode == NAMES_NUMBERS ? PCI_LOOKUP_NUMERIC : mode == NAMES_BOTH ? PCI_LOOKUP_MIXED : 0;
+    /* udev's list is made from the same, and what libpci opens to ask for it is never closed */
+    names->flags = PCI_LOOKUP_NO_HWDB;
+    names->flags |= mode == NAMES_NUMBERS ? PCI_LOOKUP_NUMERIC : mode == NAMES_BOTH ? PCI_LOOKUP_MIXED : 0;
     return names;
 }
 
@@ -64,7 +66,6 @@ const char *names_subsystem(struct names *names, uint16_t vendor, uint16_t devic
 
 const char *names_interface(struct names *names, uint16_t class_id, uint8_t interface, char *text, int size)
 {
-    if (names->flags & PCI_LOOKUP_NUMERIC)
-        return NULL;
-    return pci_lookup_name(names->access, text, size, PCI_LOOKUP_PROGIF | PCI_LOOKUP_NO_NUMBERS, class_id, interface);
+    return pci_lookup_name(names->access, text, size, PCI_LOOKUP_NO_HWDB | PCI_LOOKUP_PROGIF | PCI_LOOKUP_NO_NUMBERS,
+                           class_id, interface);
 }

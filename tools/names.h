@@ -20,7 +20,7 @@ const char *names_class(struct names *names, uint16_t class_id, char *text, int 
 const char *names_device(struct names *names, uint16_t vendor, uint16_t device, char *text, int size);
 const char *names_subsystem(struct names *names, uint16_t vendor, uint16_t device, uint16_t subsystem_vendor,
                             uint16_t subsystem, char *text, int size);
-/* The programming interface, or NULL if it has no name or only numbers are wanted. */
+/* The programming interface, in any mode, or NULL if it has no name. */
 const char *names_interface(struct names *names, uint16_t class_id, uint8_t interface, char *text, int size);
 
 #endif
