@@ -68,7 +68,7 @@ class Lspci(Tools):
         with open(path, "w", encoding="ascii") as file:
             file.write(dump)
         keys = {"capture_output": True, "text": True, "timeout": DEADLINE}
-        result = subprocess.run(["lspci", "-F", path, *options], check=True, **keys)
+        result = subprocess.run(["lspci", "-O", "hwdb.disable=1", "-F", path, *options], check=True, **keys)
         return result.stdout.splitlines()
 
     def assert_as_real(self, server, dump, *options):
