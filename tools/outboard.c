@@ -10,6 +10,7 @@ static int help_main(int argc, char **argv);
 static const struct command commands[] = {
     { "run", "start devices, and QEMU with them", run_main },
     { "serve", "serve one built-in device on a socket", serve_main },
+    { "conform", "judge a vfio-user server, clause by clause", conform_main },
     { "devices", "list the built-in devices", devices_main },
     { "help", "print this text", help_main },
     { NULL, NULL, NULL },

@@ -23,6 +23,7 @@ struct command {
 int run_main(int argc, char **argv);
 int serve_main(int argc, char **argv);
 int devices_main(int argc, char **argv);
+int conform_main(int argc, char **argv);
 
 /* The devices that are built in; ends with NULL. */
 extern const struct ob_device_class *const builtin_devices[];

@@ -68,8 +68,10 @@ struct ob_field {
         .name = NULL \
     }
 
-/* The layout of a device's memory. Fields may not overlap nor leave `size`; the library hashes them, and a successor
- * with another hash is refused the memory. */
+/* The layout of a device's memory. Fields may not overlap nor leave `size`, and their names differ; the library hashes
+ * them, and a successor with another hash is refused the memory. Migration moves fields by name, from this version or
+ * an earlier one: a field that is added gets the next version as `since`; its name and its shape are for ever. What is
+ * in no field does not move, and times of ob_now() mean nothing elsewhere. */
 struct ob_state {
     uint32_t size, version;
     const struct ob_field *fields; /* ends with OB_FIELD_END */
@@ -231,10 +233,13 @@ struct ob_ops {
     /* Back ends; no DMA yet. State of a fresh device holds the reset values. May refuse with -errno, after releasing
      * what it took itself: close() is not called then. Its workers are ended by the library; they have not run. */
     int (*open)(struct ob_dev *dev, enum ob_origin origin);
-    /* A client's session begins, or goes on after a crash: start or resume what open() prepared. -errno ends the
-     * device. */
+    /* A client's session begins, or goes on after a crash, or after the device was stopped or loaded: start or resume,
+     * from state, what open() prepared. -errno ends the device. */
     int (*run)(struct ob_dev *dev);
-    /* The session ends: no new effects, and what is in flight drained, before memory and eventfds go. */
+    /* The session ends, or the client stops the device to move it: no new effects until run(), and what is in flight
+     * drained, guest memory unpinned. Timers stand still meanwhile. Handlers may be called before run() is: what they
+     * ask for waits in state. To be stopped may be refused with -errno, and then nothing has changed; the end of a
+     * session may not. */
     int (*quiesce)(struct ob_req *req);
     /* Registers already hold their reset values when this is called; state outside register tables, and timers, are the
      * class's. */
@@ -247,6 +252,10 @@ struct ob_ops {
     void (*timer)(struct ob_dev *dev, unsigned id);
     /* Release what open() took. Not called in a process that dies. */
     void (*close)(struct ob_dev *dev);
+    /* State and shared memory have come from another process, perhaps of an earlier version, whose lacking fields hold
+     * their reset values; the device is quiet. What comes is hostile: a class whose code relies on more than the widths
+     * of its fields (an index, a count) checks it here and refuses with -errno; then what was before is put back. */
+    int (*loaded)(struct ob_dev *dev);
 };
 
 struct ob_device_class {
@@ -263,7 +272,7 @@ struct ob_device_class {
     uint32_t timers;                 /* how many, see ob_timer(); at most 64 */
     uint32_t max_reply_ms;           /* the deadline of a kept request; 0: 4000. QEMU gives up after 5000 */
     struct ob_ops ops;
-    const void *reserved[8];
+    const void *reserved[7];
 };
 
 /* OB_CLASS(name, .field = ...) defines `const struct ob_device_class ob_class_NAME`.
@@ -313,7 +322,7 @@ OB_PUBLIC void ob_reply(struct ob_req *req, int err, uint64_t val);
 OB_PUBLIC void ob_after(struct ob_dev *dev, void (*fn)(struct ob_dev *dev, uint64_t arg), uint64_t arg);
 /* [C] ops.timer(id), once, at CLOCK_MONOTONIC abs_ns or soon after; 0 disarms; an id that the class does not declare is
  * logged. The deadline is state: it takes effect with the commit and survives a crash. Without a session nothing fires:
- * what is overdue does so when the next one begins. */
+ * what is overdue does so when the next one begins. While the client has the device stopped, time stands still. */
 OB_PUBLIC void ob_timer(struct ob_dev *dev, unsigned id, uint64_t abs_ns);
 OB_PUBLIC uint64_t ob_now(void); /* [A] CLOCK_MONOTONIC in nanoseconds */
 /* [A] One line on standard error: "outboard: NAME: text". */
@@ -346,8 +355,8 @@ typedef void ob_ready_fn(struct ob_worker *worker, int fd, uint32_t events, void
 OB_PUBLIC int ob_worker_fd(struct ob_worker *worker, int fd, uint32_t events, ob_ready_fn *ready, void *ctx);
 
 /* --- DMA --------------------------------------------------------------------------------------------------------- */
-/* IOVAs are the guest's bus addresses. All fail with -EACCES while the guest has bus mastering off or the device in D3.
- */
+/* IOVAs are the guest's bus addresses. All fail with -EACCES while the guest has bus mastering off or the device in D3,
+ * and while the client has the device stopped. */
 
 /* A copy; the struct and `buf` belong to the library until it is done. */
 struct ob_dma {

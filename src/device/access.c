@@ -152,6 +152,11 @@ static int bar_piece(struct ob_req *req, uint64_t off, uint32_t left, uint8_t *d
         if (at >= area->size)
             continue;
         req->access.piece = left = at_most(left, area->size - at);
+        /* A device that is stopped must keep its state, and an answer made up would lose writes unnoticed. What is no
+         * class's is answered: configuration space and MSI-X, as <linux/vfio.h> wants it of STOP, and memory, which the
+         * client may have mapped anyway. */
+        if (!(area->flags & OB_AREA_RAM) && ob_migrate_closed(dev))
+            return -EBUSY;
         if (area->regs)
             return ob_registers_access(req, area, &dev->bars[req->access.region].index[i], at, left, req->access.count,
                                        data, &req->access.piece);

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "device/dev.h"
+#include "device/migrate.h"
 
 void ob_log(const struct ob_dev *dev, const char *format, ...)
 {
@@ -73,12 +73,14 @@ static int open_vault(struct ob_dev *dev, int fd, size_t ram, struct ob_position
         .part = { [OB_PART_STATE] = dev->cls.state.size,
                   [OB_PART_CONFIG] = dev->layout->size,
                   [OB_PART_TIMERS] = dev->cls.timers * sizeof(uint64_t),
-                  [OB_PART_BINDINGS] = ob_bindings_size(dev) },
+                  [OB_PART_BINDINGS] = ob_bindings_size(dev),
+                  [OB_PART_MIGRATION] = ob_migration_part_size() },
         .vectors = dev->vectors,
         .irqs = ob_irqs_state_size(dev->layout),
         .maps = ob_maps_size(),
         .shared = dev->cls.shared.size,
         .ram = ram,
+        .migration = ob_migration_area_size(dev),
         .hash = ob_shape_hash(dev),
     };
 
@@ -169,6 +171,7 @@ static void first_state(struct ob_dev *dev)
     ob_registers_reset(dev);
     dev->vault.dirty[OB_PART_CONFIG] = true;
     dev->vault.reset_irqs = true;
+    ob_migrate_first(dev);
 }
 
 static int open_class(struct ob_dev *dev, enum ob_origin origin)
@@ -177,6 +180,8 @@ static int open_class(struct ob_dev *dev, enum ob_origin origin)
 
     if (origin == OB_FRESH)
         first_state(dev);
+    else
+        ob_migrate_restore(dev);
     dev->config_changed = true;
     ob_transaction_begin(dev);
     dev->starting = true;

@@ -7,6 +7,7 @@
  *   maps.c      guest memory                          signals.c    interrupts
  *   dma.c       copies, pins, windows                 worker.c     threads, descriptors, sleep
  *   timers.c    deadlines                             reset.c      reset, and the end of a session
+ *   migrate.h   migration, and the files that are its
  */
 #ifndef OB_DEVICE_DEV_H
 #define OB_DEVICE_DEV_H
@@ -75,9 +76,18 @@ enum ob_wait {
     OB_WAIT_HANDLER, /* ob_reply() */
     OB_WAIT_RETIRED, /* guest memory to be let go by workers */
     OB_WAIT_GRACE,   /* replaced eventfds likewise */
+    OB_WAIT_EPOCH,   /* workers to have looked up, after migration or the log began or ended */
 };
 
-enum ob_req_kind { OB_REQ_ACCESS, OB_REQ_MULTI, OB_REQ_RESET, OB_REQ_UNMAP, OB_REQ_IRQS, OB_REQ_QUIESCE };
+enum ob_req_kind {
+    OB_REQ_ACCESS,
+    OB_REQ_MULTI,
+    OB_REQ_RESET,
+    OB_REQ_UNMAP,
+    OB_REQ_IRQS,
+    OB_REQ_FEATURE,
+    OB_REQ_QUIESCE
+};
 
 /* A request of the client's, or of the library's own (quiesce). One is executed at a time; a kept one whose deadline
  * has passed lives on, expired, until the handler answers it. */
@@ -107,6 +117,9 @@ struct ob_req {
     /* OB_REQ_IRQS: the holder's keys of its descriptors */
     uint64_t keys[OB_RECEIVER_MAX_FDS];
     unsigned n_keys;
+    /* OB_REQ_FEATURE that sets the migration state */
+    uint32_t target;
+    bool quiescing; /* it is kept by ops.quiesce */
 };
 
 struct ob_after {
@@ -138,7 +151,8 @@ struct ob_bar_state {
     bool whole;                  /* one area that clients map is the whole BAR */
 };
 
-enum ob_phase { OB_PHASE_IDLE, OB_PHASE_LIVE, OB_PHASE_QUIESCING, OB_PHASE_DRAINING };
+/* STOPPED: there is a client, for whom the device stands still (migration). */
+enum ob_phase { OB_PHASE_IDLE, OB_PHASE_LIVE, OB_PHASE_STOPPED, OB_PHASE_QUIESCING, OB_PHASE_DRAINING };
 
 struct ob_dev {
     struct ob_device_class cls; /* our own copy, which configure() may alter */
@@ -180,6 +194,10 @@ struct ob_dev {
     unsigned n_after, max_after, next_after, due_after; /* due: their cause is committed */
     bool running_after;
 
+    uint64_t stopped_at;            /* CLOCK_MONOTONIC ns: when time stopped for the device; 0: it goes on */
+    uint64_t stop_token, log_token; /* epochs that a change of the migration state, and the log, wait for */
+    bool quiet;                     /* ops.quiesce is through, and ops.run was not called since */
+
     struct ob_worker control;
     struct ob_worker *workers;
     pthread_mutex_t lock;         /* answers, DMA queues */
@@ -211,6 +229,7 @@ struct ob_req *ob_req_new(struct ob_dev *dev);
 
 /* execute.c */
 extern const struct ob_session_ops ob_back_ops;
+void ob_dev_run(struct ob_dev *dev); /* the device lives: timers go on, ops.run is called */
 
 /* access.c: each returns OB_DONE (answered with ob_session_reply), OB_LATER or -errno. */
 int ob_access_start(struct ob_dev *dev, const struct ob_message *m);
@@ -274,6 +293,22 @@ int ob_reset_start(struct ob_dev *dev, enum ob_reset kind); /* OB_DONE, OB_LATER
 int ob_reset_finish(struct ob_dev *dev, bool again, enum ob_reset kind);
 void ob_end_begin(struct ob_dev *dev); /* the connection is over: quiesce, drain, be idle again */
 void ob_end_go_on(struct ob_dev *dev);
+void ob_set_phase(struct ob_dev *dev, enum ob_phase phase);
+
+/* migrate.c, feature.c, stream.c; OB_DONE, OB_LATER, -errno */
+size_t ob_migration_part_size(void);
+bool ob_migrate_still(const struct ob_dev *dev);  /* no DMA, no interrupts, time stands still */
+bool ob_migrate_closed(const struct ob_dev *dev); /* and what is the class's is not to be touched */
+void ob_migrate_reset(struct ob_dev *dev);        /* the client has reset the device */
+void ob_migrate_end(struct ob_dev *dev);          /* the client is gone */
+void ob_migrate_first(struct ob_dev *dev);        /* a fresh device */
+void ob_migrate_restore(struct ob_dev *dev);      /* a predecessor's */
+int ob_migrate_restore_log(struct ob_dev *dev);
+int ob_feature(struct ob_dev *dev, const struct ob_message *m);
+int ob_feature_go_on(struct ob_dev *dev, int answer);
+void ob_feature_expired(struct ob_dev *dev);
+int ob_stream_read(struct ob_dev *dev, const struct ob_message *m);
+int ob_stream_write(struct ob_dev *dev, const struct ob_message *m);
 
 /* server.c */
 int ob_source_set(struct ob_dev *dev, struct ob_source *source, int fd, uint32_t events);

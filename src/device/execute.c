@@ -36,10 +36,11 @@ static int execute(struct ob_dev *dev, const struct ob_message *m, int *fds, uns
     case OB_DEVICE_RESET:
         return device_reset(dev);
     case OB_DEVICE_FEATURE:
-        return -ENOTTY; /* as <linux/vfio.h> has it for a feature that a device lacks */
+        return ob_feature(dev, m);
     case OB_MIG_DATA_READ:
+        return ob_stream_read(dev, m);
     case OB_MIG_DATA_WRITE:
-        return -EINVAL; /* only in states that a device without migration never enters */
+        return ob_stream_write(dev, m);
     default:
         return -ENOSYS;
     }
@@ -68,13 +69,10 @@ static void back_answered(void *back, uint16_t id, const struct ob_message *repl
     ob_dma_answered(back, id, reply, err);
 }
 
-static void back_opened(void *back)
+void ob_dev_run(struct ob_dev *dev)
 {
-    struct ob_dev *dev = back;
-
-    pthread_mutex_lock(&dev->lock);
-    dev->phase = OB_PHASE_LIVE;
-    pthread_mutex_unlock(&dev->lock);
+    ob_set_phase(dev, OB_PHASE_LIVE);
+    dev->quiet = false;
     ob_timers_update(dev); /* they rested until now */
     if (!dev->cls.ops.run)
         return;
@@ -89,6 +87,18 @@ static void back_opened(void *back)
         return; /* workers begin only to end, in ob_dev_free() */
     }
     ob_workers_release(dev);
+}
+
+static void back_opened(void *back)
+{
+    struct ob_dev *dev = back;
+
+    if (!ob_migrate_still(dev)) {
+        ob_dev_run(dev);
+        return;
+    }
+    ob_set_phase(dev, OB_PHASE_STOPPED); /* as a predecessor left it */
+    dev->quiet = true;
 }
 
 static int back_region_fd(void *back, int region)

@@ -102,6 +102,7 @@ static int start_session(struct ob_dev *dev, int fd)
         dev->resuming = false;
         ob_maps_forget(dev);
         ob_signals_disconnect(dev); /* committed with the connection */
+        ob_migrate_end(dev);
     }
     ob_session_connect(&dev->session, fd);
     return ob_source_set(dev, &dev->client_source, fd, EPOLLIN);
@@ -117,6 +118,8 @@ static int resume_session(struct ob_dev *dev, int fd)
         err = ob_maps_restore(dev);
     if (!err)
         err = ob_signals_restore(dev);
+    if (!err)
+        err = ob_migrate_restore_log(dev);
     if (!err)
         err = ob_session_resume(s, fd);
     if (err)

@@ -22,6 +22,8 @@ static int check_state(struct ob_dev *dev, const struct ob_state *state)
     if (state->size > 0 && !state->fields)
         return wrong(dev, "state without fields", NULL);
     for (const struct ob_field *f = state->fields; f && f->name; f++) {
+        if (!*f->name || strlen(f->name) > 255)
+            return wrong(dev, "a field's name is empty or longer than 255 bytes", f->name);
         uint64_t end = f->off + (uint64_t)f->elem * f->count;
         if (f->elem == 0 || f->count == 0 || end > state->size)
             return wrong(dev, "a field is empty or leaves its state", f->name);
@@ -30,6 +32,8 @@ static int check_state(struct ob_dev *dev, const struct ob_state *state)
         for (const struct ob_field *g = state->fields; g != f; g++)
             if (g->off < end && f->off < g->off + (uint64_t)g->elem * g->count)
                 return wrong(dev, "a field overlaps another", f->name);
+            else if (strcmp(g->name, f->name) == 0)
+                return wrong(dev, "two fields have one name", f->name);
     }
     return 0;
 }

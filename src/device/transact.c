@@ -50,8 +50,10 @@ void ob_dev_signal(struct ob_dev *dev)
         ob_irqs_reset(dev->irqs);
     if (dev->config_changed) {
         const uint8_t *config = ob_vault_part(&dev->vault, OB_PART_CONFIG);
+        bool still = ob_migrate_still(dev);
         dev->config_changed = false;
-        atomic_store_explicit(&dev->bus_master, ob_pci_bus_master(dev->layout, config), memory_order_release);
+        atomic_store_explicit(&dev->bus_master, !still && ob_pci_bus_master(dev->layout, config), memory_order_release);
+        ob_irqs_hold(dev->irqs, still);
         atomic_store_explicit(&dev->messages,
                               ob_pci_msi_enabled(dev->layout, config) > 0 || ob_pci_msix_enabled(dev->layout, config),
                               memory_order_release);
@@ -129,7 +131,8 @@ static bool changed(const struct ob_dev *dev)
     const struct ob_vault *v = &dev->vault;
 
     return v->has_intents || v->reset_irqs || v->dirty[OB_PART_STATE] || v->dirty[OB_PART_CONFIG] ||
-           v->dirty[OB_PART_TIMERS] || v->dirty[OB_PART_BINDINGS] || dev->n_after > dev->next_after;
+           v->dirty[OB_PART_TIMERS] || v->dirty[OB_PART_BINDINGS] || v->dirty[OB_PART_MIGRATION] ||
+           dev->n_after > dev->next_after;
 }
 
 void ob_transaction_begin(struct ob_dev *dev)
@@ -218,6 +221,9 @@ int ob_req_finish(struct ob_dev *dev, int err)
     case OB_REQ_RESET:
         err = err ? err : ob_reset_finish(dev, true, req->reset);
         break;
+    case OB_REQ_FEATURE:
+        err = ob_feature_go_on(dev, err);
+        break;
     case OB_REQ_QUIESCE:
         dev->depth--;
         ob_end_go_on(dev);
@@ -247,6 +253,8 @@ void ob_req_expire(struct ob_dev *dev, uint64_t now)
     }
     ob_log(dev, "a request was kept beyond its deadline and is refused (command %u)",
            dev->session.request.header.command);
+    if (req->kind == OB_REQ_FEATURE)
+        ob_feature_expired(dev);
     if (req->wait == OB_WAIT_HANDLER) {
         struct ob_req *next = ob_req_new(dev);
         if (!next) {

@@ -6,6 +6,7 @@
  * fewer passages than that. Needs a library with the labels compiled in (option crash_steps). */
 #include "edu_dma.h"
 #include "lifeline.h"
+#include "migrate_client.h"
 #include "testdev_regs.h"
 
 #include <linux/serial_reg.h>
@@ -299,13 +300,74 @@ static void test_serial(void **state)
     at_every_step("OUTBOARD_SERIAL", serial_script, 100);
 }
 
+/* --- Migration: out of the device and into it again, with its log on ----------------------------------------------
+ */
+
+static void migrate_script(struct ob_life *life)
+{
+    struct ob_raw *raw = &life->raw;
+    int guest = ob_guest_memory(4 * PAGE);
+    uint64_t ring = PAGE, bitmap = 0;
+    enum mig_state state;
+    uint8_t *data;
+    size_t size;
+
+    struct td_entry entry = { 2 * PAGE, 3 * PAGE + 8, 4, TD_NO_VECTOR, 0, 0 };
+    assert_int_equal(pwrite(guest, &entry, sizeof(entry), 0), sizeof(entry));
+    assert_int_equal(pwrite(guest, "moved", 5, PAGE), 5);
+    ob_ok(ob_raw_handshake(raw));
+    ob_ok(ob_raw_map(raw, ring, 3 * PAGE, 3, guest, 0));
+    ob_set_command(raw, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    ob_ok(mig_log_start(raw, PAGE, NULL, 0));
+    ob_write32(raw, TD_BAR, TD_TICK, 5);
+    ob_write32(raw, 4, 0x1ffc, 0x600df00d);
+    ob_ok(ob_raw_write(raw, TD_BAR, TD_RING_ADDR, &ring, sizeof(ring)));
+    ob_write32(raw, TD_BAR, TD_RING_SIZE, 4);
+    ob_write32(raw, TD_BAR, TD_RING_CTRL, 1);
+    ob_write32(raw, TD_BAR, TD_DOORBELL, 1);
+    ob_wait_register(raw, TD_BAR, TD_RING_DONE, UINT32_MAX, 1);
+    ob_ok(mig_log_report(raw, PAGE, 3 * PAGE, PAGE, &bitmap));
+    assert_int_equal(bitmap & 4, 4); /* more is allowed, less is not */
+    ob_ok(mig_set_state(raw, MIG_PRE_COPY));
+    ob_write32(raw, TD_BAR, TD_TICK, 2);
+    ob_ok(mig_set_state(raw, MIG_STOP_COPY));
+    ob_ok(mig_read_all(raw, 50000, &data, &size));
+    ob_ok(mig_set_state(raw, MIG_RESUMING));
+    ob_ok(mig_write_all(raw, 50000, data, size));
+    ob_ok(mig_set_state(raw, MIG_RUNNING));
+    ob_ok(mig_get_state(raw, &state));
+    assert_int_equal(state, MIG_RUNNING);
+    assert_int_equal(ob_read32(raw, TD_BAR, TD_COUNT), 7);
+    assert_int_equal(ob_read32(raw, TD_BAR, TD_RING_DONE), 1);
+    assert_int_equal(ob_read32(raw, 4, 0x1ffc), 0x600df00d);
+    assert_int_equal(ob_config16(raw, PCI_COMMAND), PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    ob_ok(mig_log_stop(raw));
+    free(data);
+    close(guest);
+}
+
+static void test_migrate(void **state)
+{
+    at_every_step("OUTBOARD_TESTDEV", migrate_script, 100);
+}
+
+static void test_migrate_again_and_again(void **state)
+{
+    again_and_again("OUTBOARD_TESTDEV", migrate_script, 7);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_count),  cmocka_unit_test(test_count_again_and_again),
-        cmocka_unit_test(test_multi),  cmocka_unit_test(test_ring),
-        cmocka_unit_test(test_edu),    cmocka_unit_test(test_edu_again_and_again),
+        cmocka_unit_test(test_count),
+        cmocka_unit_test(test_count_again_and_again),
+        cmocka_unit_test(test_multi),
+        cmocka_unit_test(test_ring),
+        cmocka_unit_test(test_edu),
+        cmocka_unit_test(test_edu_again_and_again),
         cmocka_unit_test(test_serial),
+        cmocka_unit_test(test_migrate),
+        cmocka_unit_test(test_migrate_again_and_again),
     };
 
     signal(SIGPIPE, SIG_IGN);

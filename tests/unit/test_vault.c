@@ -20,7 +20,7 @@
 #define WORDS   2
 
 static const struct ob_vault_layout layout = {
-    .part = { 300, 256, 16, 40 }, .vectors = VECTORS, .irqs = 64, .hash = 42
+    .part = { 300, 256, 16, 40, 24 }, .vectors = VECTORS, .irqs = 64, .hash = 42
 };
 
 /* What a vault should hold. */

@@ -321,6 +321,13 @@ static int testdev_quiesce(struct ob_req *req)
     return testdev_ring_quiesce(req);
 }
 
+static int testdev_loaded(struct ob_dev *dev)
+{
+    const struct testdev *t = ob_state(dev);
+
+    return testdev_ring_valid(t) ? 0 : -EINVAL;
+}
+
 static int testdev_unmap(struct ob_req *req, uint64_t iova, uint64_t len)
 {
     req_state(req)->unmaps++;
@@ -470,6 +477,7 @@ OB_DEVICE(
              .open = testdev_open,
              .run = testdev_run,
              .quiesce = testdev_quiesce,
+             .loaded = testdev_loaded,
              .reset = testdev_reset,
              .config = testdev_config,
              .unmap = testdev_unmap,

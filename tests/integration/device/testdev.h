@@ -73,6 +73,8 @@ void testdev_release(struct kept *kept, int err, uint64_t val);
 
 /* The worker: started by ops.open; its ring follows the registers with each apply. */
 extern const struct ob_worker_ops testdev_worker;
+/* Whether RING_CTRL and RING_SIZE go together. */
+bool testdev_ring_valid(const struct testdev *t);
 int testdev_ring_apply(struct ob_dev *dev);
 /* Sends what a process that died may not have sent, and lets the worker go on. */
 void testdev_ring_run(struct ob_dev *dev);
