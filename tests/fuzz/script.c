@@ -163,6 +163,40 @@ static void step_info(struct peer *peer, struct input *in, bool cork)
     peer_request(peer, &m, NULL, cork);
 }
 
+/* Migration: the state is set or asked for, or some of its data goes either way. */
+static void step_migration(struct peer *peer, struct input *in, bool cork)
+{
+    uint8_t what = take8(in);
+    struct vfio_device_feature_mig_state state = { .device_state = what >> 3, .data_fd = -1 };
+    struct ob_message m = { .tail = draft };
+
+    switch (what & 7) {
+    case 0:
+    case 1:
+    case 2:
+        m.header.command = OB_DEVICE_FEATURE;
+        m.u.feature = (struct ob_wire_feature){ sizeof(m.u.feature) + sizeof(state),
+                                                VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE |
+                                                    (what & 7 ? VFIO_DEVICE_FEATURE_SET : VFIO_DEVICE_FEATURE_GET) };
+        m.tail = (uint8_t *)&state;
+        m.tail_size = what & 7 ? sizeof(state) : 0;
+        break;
+    case 3:
+    case 4:
+    case 5:
+        m.header.command = OB_MIG_DATA_READ;
+        m.u.mig_data = (struct ob_wire_mig_data){ 65536, 1u + (uint32_t)(what >> 3) * 300 };
+        break;
+    default:
+        m.header.command = OB_MIG_DATA_WRITE;
+        m.tail = take_bytes(in, 1 + take8(in), &m.tail_size);
+        m.u.mig_data =
+            (struct ob_wire_mig_data){ (uint32_t)(sizeof(m.u.mig_data) + m.tail_size), (uint32_t)m.tail_size };
+        break;
+    }
+    peer_request(peer, &m, NULL, cork);
+}
+
 static void request(struct peer *peer, enum ob_command command, bool cork)
 {
     struct ob_message m = { .header.command = (uint16_t)command };
@@ -403,6 +437,9 @@ static void step(struct peer *peer, struct input *in, unsigned which, bool cork)
         break;
     case 29:
         peer_negotiate(peer);
+        break;
+    case 30:
+        step_migration(peer, in, cork);
         break;
     default:
         step_world(peer, in);
