@@ -82,7 +82,8 @@ bool ob_stream_memory(const struct ob_dev *dev, unsigned n, struct ob_stream_mem
             if (!(a->flags & OB_AREA_RAM) || n-- > 0)
                 continue;
             *area = (struct ob_stream_memory){ bar, a->off, a->size };
-            *bytes = (a->flags & OB_AREA_MMAP ? dev->bars_map : (uint8_t *)dev->vault.ram) + dev->bars[bar].ram_off[i];
+            uint8_t *memory = a->flags & OB_AREA_MMAP ? dev->bars_map : (uint8_t *)dev->vault.ram;
+            *bytes = memory ? memory + dev->bars[bar].ram_off[i] : NULL; /* sizes are asked for before there is any */
             return true;
         }
     }
