@@ -10,7 +10,8 @@
 
 #include "transport/sender.h"
 
-static _Thread_local struct ob_callback_context callback_context;
+/* Looked at by every call: without a function call for its address. */
+static _Thread_local struct ob_callback_context callback_context __attribute__((tls_model("initial-exec")));
 
 enum ob_callback ob_callback_now(const struct ob_client *client)
 {
