@@ -172,6 +172,7 @@ static int bar_piece(struct ob_req *req, uint64_t off, uint32_t left, uint8_t *d
 
 /* --- The whole access -------------------------------------------------------------------------------------------- */
 
+/* An access of no bytes is no mistake, unless there is no such region. */
 static int check_bounds(struct ob_dev *dev, uint32_t region, uint64_t offset, uint32_t count)
 {
     uint64_t size;
@@ -182,7 +183,7 @@ static int check_bounds(struct ob_dev *dev, uint32_t region, uint64_t offset, ui
         size = dev->cls.bars[region].size;
     else
         return -EINVAL;
-    return offset > size || count > size - offset ? -EINVAL : 0;
+    return size == 0 || offset > size || count > size - offset ? -EINVAL : 0;
 }
 
 /* The state of a piece that is done becomes current before the next one begins. */

@@ -21,6 +21,9 @@
 /* The most maps, and bytes of data in a message, that a server takes. */
 #define OB_SESSION_MAX_DATA     1048576u
 #define OB_SESSION_MAX_DMA_MAPS 65535u
+/* Page sizes of maps: from 4 KiB, below which no host has pages, every power of two that the text of VERSION can hold.
+ */
+#define OB_SESSION_PAGES ((uint64_t)INT64_MAX & ~UINT64_C(4095))
 /* The most data in one message of ours: QEMU does not look at short transfers above this (DMA_READ, DMA_WRITE). */
 #define OB_SESSION_DMA_PIECE 32768u
 
@@ -115,6 +118,17 @@ static inline bool ob_session_negotiated(const struct ob_session *s)
     const struct ob_journal_header *h = s->journal.header;
 
     return h->negotiated > h->connection && h->negotiated <= s->position.executed;
+}
+
+/* What is common to us and a client: the page sizes of maps, or'ed together (0: none), and how many maps. */
+static inline uint64_t ob_session_pages(const struct ob_capabilities *peer)
+{
+    return peer->pgsizes & OB_SESSION_PAGES;
+}
+
+static inline uint32_t ob_session_max_maps(const struct ob_capabilities *peer)
+{
+    return peer->max_dma_maps < OB_SESSION_MAX_DMA_MAPS ? peer->max_dma_maps : OB_SESSION_MAX_DMA_MAPS;
 }
 
 /* Whether there is a request that waits for nothing but ob_session_advance(). */
