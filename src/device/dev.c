@@ -75,7 +75,7 @@ static int open_vault(struct ob_dev *dev, int fd, size_t ram, struct ob_position
                   [OB_PART_TIMERS] = dev->cls.timers * sizeof(uint64_t),
                   [OB_PART_BINDINGS] = ob_bindings_size(dev),
                   [OB_PART_MIGRATION] = ob_migration_part_size() },
-        .vectors = dev->vectors,
+        .signals = dev->vectors + OB_SIGNAL_EVENT + dev->n_events,
         .irqs = ob_irqs_state_size(dev->layout),
         .maps = ob_maps_size(),
         .shared = dev->cls.shared.size,
@@ -151,7 +151,7 @@ static int make_parts(struct ob_dev *dev, const struct ob_lifeline *life, struct
     }
     ob_holder_init(&dev->session.holder, life->holder);
     dev->req = ob_req_new(dev);
-    err = dev->req ? 0 : -ENOMEM;
+    err = dev->req ? ob_doorbells_open(dev) : -ENOMEM;
     if (!err)
         err = ob_irqs_new(dev->layout, dev->vault.irqs, &dev->irqs);
     if (!err)
@@ -276,6 +276,7 @@ void ob_dev_free(struct ob_dev *dev)
     if (dev->session.journal.header)
         ob_session_free(&dev->session);
     ob_control_close(dev);
+    ob_doorbells_close(dev);
     ob_memory_free(dev->memory);
     if (dev->irqs)
         ob_irqs_free(dev->irqs);
@@ -321,14 +322,14 @@ void *ob_scratch(struct ob_dev *dev)
 
 volatile void *ob_bar_ram(struct ob_dev *dev, unsigned bar, uint64_t off)
 {
-    if (bar >= 6)
-        return NULL;
-    for (unsigned i = 0; i < dev->bars[bar].n_areas; i++) {
-        const struct ob_area *a = &dev->cls.bars[bar].areas[i];
+    const struct ob_space *space = ob_space(dev, bar);
+
+    for (unsigned i = 0; space && i < space->n_areas; i++) {
+        const struct ob_area *a = &space->areas[i];
         if (!(a->flags & OB_AREA_RAM) || off < a->off || off - a->off >= a->size)
             continue;
         uint8_t *base = a->flags & OB_AREA_MMAP ? dev->bars_map : dev->vault.ram;
-        return base + dev->bars[bar].ram_off[i] + (off - a->off);
+        return base + space->ram_off[i] + (off - a->off);
     }
     return NULL;
 }

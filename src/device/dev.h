@@ -7,7 +7,7 @@
  *   maps.c      guest memory                          signals.c    interrupts
  *   dma.c       copies, pins, windows                 worker.c     threads, descriptors, sleep
  *   timers.c    deadlines                             reset.c      reset, and the end of a session
- *   migrate.h   migration, and the files that are its
+ *   doorbells.c writes that ring an eventfd           migrate.h    migration, and the files that are its
  */
 #ifndef OB_DEVICE_DEV_H
 #define OB_DEVICE_DEV_H
@@ -26,9 +26,20 @@
 #include "pci/interrupts.h"
 #include "session/session.h"
 #include "transport/listener.h"
+#include "transport/sender.h"
 
 #define OB_DEFAULT_REPLY_MS 4000
-#define OB_MAX_MAPPED_AREAS 64 /* of a BAR */
+#define OB_MAX_MAPPED_AREAS 64 /* of a BAR or region */
+#define OB_MAX_REGIONS      32 /* beyond PCI's */
+#define OB_MAX_EVENTS       OB_SEND_MAX_FDS
+#define OB_MAX_DOORBELLS    1024
+
+/* What a commit may signal beside vectors: bits behind theirs in the vault's intents. */
+enum { OB_SIGNAL_ERROR, OB_SIGNAL_REQUEST, OB_SIGNAL_EVENT };
+
+/* Which descriptors a reply carries, see struct ob_session_ops: those of a region's memory (its index), or of its
+ * doorbells. */
+#define OB_REPLY_DOORBELLS 0x10000
 
 /* Copies in order. `first` may be looked at without the lock that everything else needs. */
 struct ob_dma_list {
@@ -142,13 +153,17 @@ struct ob_area_index {
     uint32_t size;
 };
 
-struct ob_bar_state {
+/* What areas lie in: a BAR, or a region of the class's own. */
+struct ob_space {
+    uint64_t size;               /* 0: there is none */
+    uint32_t flags;              /* OB_REGION_* */
+    const struct ob_area *areas; /* the class's, n_areas of them */
     unsigned n_areas;
     struct ob_area_index *index; /* by area */
     uint64_t *ram_off;           /* by area: in the bars file or the vault's RAM */
     uint64_t file_off;           /* of the region in the bars file */
     unsigned n_maps;             /* areas that clients map */
-    bool whole;                  /* one area that clients map is the whole BAR */
+    bool whole;                  /* one area that clients map is the whole of it */
 };
 
 /* STOPPED: there is a client, for whom the device stands still (migration). */
@@ -160,7 +175,11 @@ struct ob_dev {
     struct ob_pci_layout *layout;
     unsigned vectors;
     struct ob_msix_place msix_place;
-    struct ob_bar_state bars[6];
+    struct ob_space spaces[6 + OB_MAX_REGIONS]; /* the BARs, then the class's regions */
+    unsigned n_regions;                         /* of those */
+    struct ob_doorbell *doorbells;              /* the class's, by region and offset */
+    unsigned n_doorbells, n_events;
+    int *events; /* eventfds */
     struct ob_vault vault;
     int bars_fd;
     uint8_t *bars_map;
@@ -174,7 +193,8 @@ struct ob_dev {
     _Atomic enum ob_phase phase; /* LIVE begins and ends under the lock: workers queue copies only then */
     int failure;                 /* the device cannot go on */
     unsigned idle_polls, polls;
-    bool resuming; /* a predecessor's client is expected */
+    bool resuming;       /* a predecessor's client is expected */
+    bool asked_for_held; /* the holder was asked for what it has */
 
     struct ob_memory *memory;
     uint32_t *map_entry; /* by memory slot: which entry of the vault's map table, plus one; 0: none */
@@ -214,13 +234,17 @@ struct ob_dev {
 int ob_shape_check(struct ob_dev *dev, size_t *ram); /* *ram: bytes of BAR memory that no client maps */
 uint64_t ob_shape_hash(const struct ob_dev *dev);
 void ob_shape_free(struct ob_dev *dev);
+int ob_shape_wrong(struct ob_dev *dev, const char *what, const char *name); /* logs the mistake; -EINVAL */
+/* Clients that map the MSI-X structures, or ring there, would pass the library by. */
+bool ob_shape_over_msix(const struct ob_dev *dev, unsigned region, const struct ob_area *a);
 
 /* transact.c. A transaction spans a callback of the class on the control thread. */
 void ob_transaction_begin(struct ob_dev *dev);
 void ob_transaction_end(struct ob_dev *dev);
 void ob_dev_commit(struct ob_dev *dev);
-void ob_dev_rollback(struct ob_dev *dev); /* what was done since the last commit never happened */
-void ob_dev_signal(struct ob_dev *dev);   /* delivers the current commit's interrupts; also after a crash */
+void ob_dev_rollback(struct ob_dev *dev);                /* what was done since the last commit never happened */
+void ob_dev_intend(struct ob_dev *dev, unsigned signal); /* in a transaction: OB_SIGNAL_* with the commit */
+void ob_dev_signal(struct ob_dev *dev); /* delivers the current commit's interrupts; also after a crash */
 int ob_req_keep(struct ob_req *req, enum ob_wait wait);
 int ob_req_finish(struct ob_dev *dev, int err); /* the kept request: answered */
 void ob_req_expire(struct ob_dev *dev, uint64_t now);
@@ -247,7 +271,18 @@ void ob_registers_reset(struct ob_dev *dev);
 int ob_info_device(struct ob_dev *dev, const struct ob_message *m);
 int ob_info_region(struct ob_dev *dev, const struct ob_message *m);
 int ob_info_irq(struct ob_dev *dev, const struct ob_message *m);
-int ob_info_io_fds(struct ob_dev *dev, const struct ob_message *m);
+bool ob_info_is_region(const struct ob_dev *dev, uint32_t index); /* one that may be asked about */
+
+/* doorbells.c */
+int ob_doorbells_check(struct ob_dev *dev);
+int ob_doorbells_open(struct ob_dev *dev);     /* a predecessor's eventfds, where the holder has them */
+void ob_doorbells_restore(struct ob_dev *dev); /* rings what a predecessor, or a source, may not have acted on */
+void ob_doorbells_close(struct ob_dev *dev);
+void ob_doorbell_ring(struct ob_dev *dev, unsigned event);
+/* A write that is a doorbell's: the event it rings, or -1. */
+int ob_doorbell_find(const struct ob_dev *dev, uint32_t region, uint64_t off, uint32_t size, const uint8_t *data);
+int ob_doorbells_info(struct ob_dev *dev, const struct ob_message *m);
+unsigned ob_doorbells_fds(const struct ob_dev *dev, uint32_t region, int *fds);
 
 /* maps.c */
 size_t ob_maps_size(void);
@@ -314,6 +349,16 @@ int ob_stream_write(struct ob_dev *dev, const struct ob_message *m);
 int ob_source_set(struct ob_dev *dev, struct ob_source *source, int fd, uint32_t events);
 void ob_listen_again(struct ob_dev *dev);
 void ob_client_gone(struct ob_dev *dev);
+
+/* The space of a region's index; NULL for other regions of PCI, and where there is none. */
+static inline struct ob_space *ob_space(struct ob_dev *dev, uint32_t region)
+{
+    if (region < 6)
+        return dev->spaces[region].size > 0 ? &dev->spaces[region] : NULL;
+    return region >= OB_REGION_FIRST && region - OB_REGION_FIRST < dev->n_regions
+               ? &dev->spaces[6 + region - OB_REGION_FIRST]
+               : NULL;
+}
 
 static inline bool ob_on_control(const struct ob_dev *dev)
 {

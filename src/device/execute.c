@@ -28,7 +28,7 @@ static int execute(struct ob_dev *dev, const struct ob_message *m, int *fds, uns
     case OB_DEVICE_GET_REGION_INFO:
         return ob_info_region(dev, m);
     case OB_DEVICE_GET_REGION_IO_FDS:
-        return ob_info_io_fds(dev, m);
+        return ob_doorbells_info(dev, m);
     case OB_DEVICE_GET_IRQ_INFO:
         return ob_info_irq(dev, m);
     case OB_DEVICE_SET_IRQS:
@@ -101,12 +101,14 @@ static void back_opened(void *back)
     dev->quiet = true;
 }
 
-static int back_region_fd(void *back, int region)
+static unsigned back_reply_fds(void *back, int what, int *fds)
 {
     struct ob_dev *dev = back;
 
-    (void)region; /* all regions lie in one file, at their offsets */
-    return dev->bars_fd;
+    if (what >= OB_REPLY_DOORBELLS)
+        return ob_doorbells_fds(dev, (uint32_t)(what - OB_REPLY_DOORBELLS), fds);
+    fds[0] = dev->bars_fd; /* all regions lie in one file, at their offsets */
+    return 1;
 }
 
 const struct ob_session_ops ob_back_ops = {
@@ -114,5 +116,5 @@ const struct ob_session_ops ob_back_ops = {
     .commit = back_commit,
     .answered = back_answered,
     .opened = back_opened,
-    .region_fd = back_region_fd,
+    .reply_fds = back_reply_fds,
 };

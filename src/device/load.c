@@ -379,6 +379,7 @@ int ob_load_apply(struct ob_dev *dev, const uint8_t *head)
         return err;
     }
     ob_irqs_load(dev->irqs, data[IRQS]);
+    ob_doorbells_restore(dev);
     set_applying(dev, false);
     return 0;
 }

@@ -114,7 +114,7 @@ struct ob_stream_field {
 };
 
 struct ob_stream_memory {
-    uint64_t bar, off, size;
+    uint64_t bar, off, size; /* bar: or the index of a region */
 };
 
 static inline uint64_t ob_stream_align(uint64_t n)
@@ -142,7 +142,7 @@ bool ob_stream_complete(const struct ob_dev *dev); /* all of one to be loaded ha
 void ob_sum_begin(struct ob_sum *sum);
 void ob_sum_add(struct ob_sum *sum, const void *data, size_t len);
 uint64_t ob_sum_end(const struct ob_sum *sum);
-/* The nth area of BARs that is memory: false when there are no more. */
+/* The nth area of BARs and regions that is memory: false when there are no more. */
 bool ob_stream_memory(const struct ob_dev *dev, unsigned n, struct ob_stream_memory *area, uint8_t **bytes);
 
 /* --- save.c ------------------------------------------------------------------------------------------------------ */

@@ -76,14 +76,15 @@ uint64_t ob_sum_end(const struct ob_sum *sum)
 
 bool ob_stream_memory(const struct ob_dev *dev, unsigned n, struct ob_stream_memory *area, uint8_t **bytes)
 {
-    for (unsigned bar = 0; bar < 6; bar++) {
-        for (unsigned i = 0; i < dev->bars[bar].n_areas; i++) {
-            const struct ob_area *a = &dev->cls.bars[bar].areas[i];
+    for (unsigned s = 0; s < 6 + dev->n_regions; s++) {
+        const struct ob_space *space = &dev->spaces[s];
+        for (unsigned i = 0; i < space->n_areas; i++) {
+            const struct ob_area *a = &space->areas[i];
             if (!(a->flags & OB_AREA_RAM) || n-- > 0)
                 continue;
-            *area = (struct ob_stream_memory){ bar, a->off, a->size };
+            *area = (struct ob_stream_memory){ s < 6 ? s : OB_REGION_FIRST + s - 6, a->off, a->size };
             uint8_t *memory = a->flags & OB_AREA_MMAP ? dev->bars_map : (uint8_t *)dev->vault.ram;
-            *bytes = memory ? memory + dev->bars[bar].ram_off[i] : NULL; /* sizes are asked for before there is any */
+            *bytes = memory ? memory + space->ram_off[i] : NULL; /* sizes are asked for before there is any */
             return true;
         }
     }

@@ -18,26 +18,33 @@
 /* --- Commit --------------------------------------------------------------------------------------------------------
  */
 
-static void each_vector(struct ob_dev *dev, const uint64_t *words, void (*fn)(struct ob_irqs *, unsigned))
+static void each_signal(struct ob_dev *dev, const uint64_t *words, void (*fn)(struct ob_dev *, unsigned))
 {
     for (unsigned w = 0; w < dev->vault.words; w++)
         for (uint64_t bits = words[w]; bits; bits &= bits - 1)
-            fn(dev->irqs, w * 64 + (unsigned)__builtin_ctzll(bits));
+            fn(dev, w * 64 + (unsigned)__builtin_ctzll(bits));
 }
 
-static void raise_level(struct ob_irqs *irqs, unsigned vector)
+static void raise_level(struct ob_dev *dev, unsigned vector)
 {
-    (void)ob_irqs_level(irqs, vector, true);
+    (void)ob_irqs_level(dev->irqs, vector, true);
 }
 
-static void lower_level(struct ob_irqs *irqs, unsigned vector)
+static void lower_level(struct ob_dev *dev, unsigned vector)
 {
-    (void)ob_irqs_level(irqs, vector, false);
+    (void)ob_irqs_level(dev->irqs, vector, false);
 }
 
-static void pulse(struct ob_irqs *irqs, unsigned vector)
+static void pulse(struct ob_dev *dev, unsigned signal)
 {
-    (void)ob_irqs_pulse(irqs, vector);
+    if (signal < dev->vectors)
+        (void)ob_irqs_pulse(dev->irqs, signal);
+    else if (signal == dev->vectors + OB_SIGNAL_ERROR)
+        ob_irqs_notify(dev->irqs, VFIO_PCI_ERR_IRQ_INDEX);
+    else if (signal == dev->vectors + OB_SIGNAL_REQUEST)
+        ob_irqs_notify(dev->irqs, VFIO_PCI_REQ_IRQ_INDEX);
+    else
+        ob_doorbell_ring(dev, signal - dev->vectors - OB_SIGNAL_EVENT);
 }
 
 void ob_dev_signal(struct ob_dev *dev)
@@ -62,9 +69,9 @@ void ob_dev_signal(struct ob_dev *dev)
     if (!due)
         return;
     if (intents.set) {
-        each_vector(dev, intents.clear, lower_level);
-        each_vector(dev, intents.set, raise_level);
-        each_vector(dev, intents.pulse, pulse);
+        each_signal(dev, intents.clear, lower_level);
+        each_signal(dev, intents.set, raise_level);
+        each_signal(dev, intents.pulse, pulse);
     }
     ob_vault_signalled(&dev->vault);
 }
@@ -318,15 +325,22 @@ void ob_answers_take(struct ob_dev *dev)
 /* --- Interrupts as a device sees them ---------------------------------------------------------------------------- */
 
 /* From a handler an interrupt is a consequence of the state it changed, and becomes true with it. */
-static bool intend(struct ob_dev *dev, uint64_t *on, uint64_t *off, unsigned vector)
+static bool in_handler(const struct ob_dev *dev)
 {
-    if (vector >= dev->vectors || !ob_on_control(dev) || dev->depth == 0)
-        return false;
-    on[vector / 64] |= UINT64_C(1) << (vector % 64);
+    return ob_on_control(dev) && dev->depth > 0;
+}
+
+static void intend(struct ob_dev *dev, uint64_t *on, uint64_t *off, unsigned signal)
+{
+    on[signal / 64] |= UINT64_C(1) << (signal % 64);
     if (off)
-        off[vector / 64] &= ~(UINT64_C(1) << (vector % 64));
+        off[signal / 64] &= ~(UINT64_C(1) << (signal % 64));
     dev->vault.has_intents = true;
-    return true;
+}
+
+void ob_dev_intend(struct ob_dev *dev, unsigned signal)
+{
+    intend(dev, dev->vault.intents.pulse, NULL, dev->vectors + signal);
 }
 
 void ob_irq_level(struct ob_dev *dev, unsigned vector, bool on)
@@ -335,12 +349,32 @@ void ob_irq_level(struct ob_dev *dev, unsigned vector, bool on)
 
     /* An end takes back a beginning; a beginning after an end is an edge, for which both are delivered in that order.
      */
-    if (!intend(dev, on ? i->set : i->clear, on ? NULL : i->set, vector))
+    if (vector < dev->vectors && in_handler(dev))
+        intend(dev, on ? i->set : i->clear, on ? NULL : i->set, vector);
+    else
         (void)ob_irqs_level(dev->irqs, vector, on);
 }
 
 void ob_irq_pulse(struct ob_dev *dev, unsigned vector)
 {
-    if (!intend(dev, dev->vault.intents.pulse, NULL, vector))
+    if (vector < dev->vectors && in_handler(dev))
+        intend(dev, dev->vault.intents.pulse, NULL, vector);
+    else
         (void)ob_irqs_pulse(dev->irqs, vector);
+}
+
+void ob_irq_error(struct ob_dev *dev)
+{
+    if (in_handler(dev))
+        ob_dev_intend(dev, OB_SIGNAL_ERROR);
+    else
+        ob_irqs_notify(dev->irqs, VFIO_PCI_ERR_IRQ_INDEX);
+}
+
+void ob_irq_request(struct ob_dev *dev)
+{
+    if (in_handler(dev))
+        ob_dev_intend(dev, OB_SIGNAL_REQUEST);
+    else
+        ob_irqs_notify(dev->irqs, VFIO_PCI_REQ_IRQ_INDEX);
 }

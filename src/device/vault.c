@@ -24,7 +24,7 @@ static size_t place(struct ob_vault *v, const struct ob_vault_layout *layout, si
 {
     size_t off = 0;
 
-    v->words = (layout->vectors + 63) / 64;
+    v->words = (layout->signals + 63) / 64;
     for (int i = 0; i < OB_PARTS; i++) {
         v->part_off[i] = off;
         v->part_size[i] = layout->part[i];
@@ -132,7 +132,7 @@ int ob_vault_open(struct ob_vault *v, int fd, const struct ob_vault_layout *layo
         ob_vault_close(v);
         return err;
     }
-    *position = (struct ob_position){ .out_region = -1 };
+    *position = (struct ob_position){ .out_fds = -1 };
     memset(v->stale, 3, sizeof(v->stale));
     if (ob_vault_used(v)) {
         unsigned current = v->header->generation & 1;

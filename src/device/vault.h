@@ -24,16 +24,16 @@
 
 enum ob_vault_part { OB_PART_STATE, OB_PART_CONFIG, OB_PART_TIMERS, OB_PART_BINDINGS, OB_PART_MIGRATION, OB_PARTS };
 
-/* Interrupts that a commit causes: a bit for each vector. */
+/* Interrupts that a commit causes: a bit for each vector, and for whatever else it signals. */
 struct ob_intents {
     uint64_t *set, *clear, *pulse;
 };
 
 struct ob_vault_layout {
-    size_t part[OB_PARTS]; /* bytes */
-    unsigned vectors;
+    size_t part[OB_PARTS];                     /* bytes */
+    unsigned signals;                          /* bits of each intent */
     size_t irqs, maps, shared, ram, migration; /* bytes of the raw areas */
-    uint64_t hash;                  /* of the device's declaration: the same, or the memory is another device's */
+    uint64_t hash; /* of the device's declaration: the same, or the memory is another device's */
 };
 
 struct ob_vault_header {

@@ -256,6 +256,14 @@ int ob_irqs_pulse(struct ob_irqs *irqs, unsigned vector)
     return 0;
 }
 
+void ob_irqs_notify(struct ob_irqs *irqs, uint32_t index)
+{
+    int slot = atomic_load(&irqs->slots[irqs->first[index]]);
+
+    if (slot >= 0)
+        ob_irqs_signal(slot);
+}
+
 void ob_irqs_reevaluate(struct ob_irqs *irqs)
 {
     for (unsigned i = 0; i < irqs->vectors; i++)

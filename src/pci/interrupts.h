@@ -65,6 +65,10 @@ int ob_irqs_level(struct ob_irqs *irqs, unsigned vector, bool on);
  * pulses, not both. Returns 0, or -EINVAL if there is no such vector. */
 int ob_irqs_pulse(struct ob_irqs *irqs, unsigned vector);
 
+/* VFIO's own interrupts, ERR and REQ, which tell the client and not the guest: whatever configuration space says, the
+ * eventfd is written; without one nobody wanted to know, and it is forgotten, as by the kernel's vfio-pci. */
+void ob_irqs_notify(struct ob_irqs *irqs, uint32_t index);
+
 /* What configuration space shows of the interrupts. */
 void ob_irqs_live(const struct ob_irqs *irqs, struct ob_pci_live *live);
 

@@ -4,6 +4,7 @@
  *
  * For each label the process dies at its first passage, in the next run at its second, and so on until a run needs
  * fewer passages than that. Needs a library with the labels compiled in (option crash_steps). */
+#include "bells.h"
 #include "edu_dma.h"
 #include "lifeline.h"
 #include "migrate_client.h"
@@ -203,6 +204,57 @@ static void test_ring(void **state)
     at_every_step("OUTBOARD_TESTDEV", ring_script, 100);
 }
 
+/* Doorbells: the client goes on ringing the eventfds that it has, and no ring is lost. A successor rings each once more
+ * on its own: hence "at least". ERR and REQ are told with the commit. */
+static void await_rings(struct ob_raw *raw, unsigned event, uint32_t least)
+{
+    while (bells_count(raw, event) < least) {
+    }
+}
+
+static void bells_script(struct ob_life *life)
+{
+    struct ob_raw *raw = &life->raw;
+    int event = ob_event_new();
+    struct bells bells, again;
+
+    ob_ok(ob_raw_handshake(raw));
+    bells_ask(raw, TD_BAR, 4096, &bells);
+    assert_int_equal(bells.nfds, 4);
+    ob_ok(ob_set_eventfds(raw, VFIO_PCI_REQ_IRQ_INDEX, 0, 1, &event));
+    for (uint32_t i = 1; i <= 3; i++) {
+        uint32_t worker = bells_count(raw, 0), control = bells_count(raw, 3);
+
+        bells_ring(&bells, 0); /* the worker's */
+        await_rings(raw, 0, worker + 1);
+        bells_ring(&bells, 4); /* the control loop's */
+        await_rings(raw, 3, control + 1);
+        ob_write32(raw, TD_BAR, 0x104, i);
+        ob_ok(ob_raw_write(raw, TD_BAR, 0x118, &i, 1));
+        await_rings(raw, 0, worker + 2);
+        await_rings(raw, 3, control + 2);
+        ob_write32(raw, TD_BAR, TD_NOTIFY, TD_NOTIFY_REQ);
+        assert_in_range(ob_event_take(event), 1, 2);
+        ob_write32(raw, TD_MIXED, 0, i);
+        ob_write32(raw, TD_WHOLE, 0x1ffc, ~i);
+        assert_int_equal(ob_read32(raw, TD_MIXED, 0), i);
+        assert_int_equal(ob_read32(raw, TD_WHOLE, 0x1ffc), ~i);
+    }
+    /* Who asks again gets the same ones. */
+    bells_ask(raw, TD_BAR, 4096, &again);
+    uint32_t count = bells_count(raw, 0);
+    bells_ring(&again, 0);
+    await_rings(raw, 0, count + 1);
+    bells_close(&again);
+    bells_close(&bells);
+    close(event);
+}
+
+static void test_bells(void **state)
+{
+    at_every_step("OUTBOARD_TESTDEV", bells_script, 100);
+}
+
 /* --- edu -----------------------------------------------------------------------------------------------------------
  */
 
@@ -363,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_count_again_and_again),
         cmocka_unit_test(test_multi),
         cmocka_unit_test(test_ring),
+        cmocka_unit_test(test_bells),
         cmocka_unit_test(test_edu),
         cmocka_unit_test(test_edu_again_and_again),
         cmocka_unit_test(test_serial),
