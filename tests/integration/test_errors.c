@@ -214,7 +214,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         OB_TEST(test_unknown_commands), OB_TEST(test_wrong_direction),      OB_TEST(test_any_length),
-        OB_TEST(test_truncated),        OB_TEST(test_no_feature),         OB_TEST(test_stray_descriptors),
+        OB_TEST(test_truncated),        OB_TEST(test_no_feature),           OB_TEST(test_stray_descriptors),
         OB_TEST(test_header_flags),     OB_TEST(test_flood_of_descriptors), OB_TEST(test_random),
     };
 

@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""The judge finds every fault that the proxy makes, and each of its checks finds one.
+
+    test_mutations.py OUTBOARD
+
+One test runs the checks through the proxy without a mutation; all pass. One for each row of mutations_*.py runs the
+checks that it names through the proxy with it; all fail. The last compares the checks that rows name with the list of
+`outboard conform`.
+"""
+
+import concurrent.futures
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import mutation
+
+HERE = pathlib.Path(__file__).resolve().parent
+OUTBOARD = sys.argv[1]
+
+
+def judge(name, checks):
+    """{check: "ok", "not ok" or "skip"} for the survey and those checks, through the proxy."""
+    proxy = [sys.executable, str(HERE / "proxy.py"), "--socket-path", "{socket}"]
+    if name:
+        proxy += ["--mutation", name]
+    command = [OUTBOARD, "conform", "--spawn", " ".join(proxy + ["--", OUTBOARD, "serve", "edu"]), "--timeout", "3000"]
+    for check in checks:
+        command += ["--check", check]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    results = {}
+    for line in run.stdout.splitlines():
+        match = re.match(r"(ok|not ok) \d+ - (\S+) ", line)
+        if match:
+            results[match[2]] = "skip" if " # SKIP" in line else match[1]
+    return results, run.stdout + run.stderr
+
+
+def unchanged():
+    results, text = judge(None, [])
+    bad = [check for check, result in results.items() if result == "not ok"]
+    return ([] if results and not bad else [f"without a mutation: {bad}", text])
+
+
+def caught(row):
+    results, text = judge(row.name, [check for check in row.caught_by if check != "survey"] or ["none"])
+    missed = [check for check in row.caught_by if results.get(check) != "not ok"]
+    return ([] if not missed else [f"not noticed by {', '.join(missed)}", text])
+
+
+def every_check(rows):
+    listed = subprocess.run([OUTBOARD, "conform", "--list"], capture_output=True, text=True, check=True).stdout
+    names = {line.split()[1] for line in listed.splitlines()}
+    tried = {check for row in rows for check in row.caught_by}
+    errors = [f"{name}: there is no such check" for name in sorted(tried - names - {"survey"})]
+    return errors + [f"{name}: no row shows that it can fail" for name in sorted(names - tried)]
+
+
+def main():
+    rows = list(mutation.load().values())
+    tests = [("unchanged", unchanged)] + [(row.name, lambda row=row: caught(row)) for row in rows]
+    tests.append(("every check finds a fault", lambda: every_check(rows)))
+    print(f"1..{len(tests)}", flush=True)
+    failed = False
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for number, ((name, _), errors) in enumerate(zip(tests, pool.map(lambda test: test[1](), tests)), 1):
+            print(f"{'not ok' if errors else 'ok'} {number} - {name}")
+            for line in "\n".join(errors).splitlines():
+                print(f"# {line}")
+            sys.stdout.flush()
+            failed |= bool(errors)
+    return 1 if failed else 0
+
+
+sys.exit(main())
