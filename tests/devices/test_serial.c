@@ -474,8 +474,6 @@ static void test_loopback_cuts_the_line(void **state)
 /* The modem lines follow the peer. QEMU's hold theirs high unless the chardev is a real port. The last test. */
 static void test_hang_up(void **state)
 {
-    if (target.builtin)
-        skip();
     assert_int_equal(get(UART_MSR), LINES);
     assert_int_equal(ob_driver_irqs(d, OB_DRIVER_INTX, 1), 1);
     set(UART_IER, UART_IER_MSI);
@@ -572,9 +570,10 @@ int main(int argc, char **argv)
         SERIAL_TEST(test_receive),
         SERIAL_TEST(test_receive_interrupt_from_line),
         SERIAL_TEST(test_loopback_cuts_the_line),
-        SERIAL_TEST(test_hang_up),
+        SERIAL_TEST(test_hang_up), /* not of QEMU's own */
     };
+    size_t n = sizeof(tests) / sizeof(tests[0]);
 
     target_arguments(argc, argv);
-    return cmocka_run_group_tests_name("serial", tests, serial_group, serial_group_end);
+    return _cmocka_run_group_tests("serial", tests, target.builtin ? n - 1 : n, serial_group, serial_group_end);
 }
