@@ -28,7 +28,7 @@ static void fail(const char *what)
 
 static void commits(const char *name, size_t state, bool intents)
 {
-    const struct ob_vault_layout layout = { .part = { state, 256, 8, 64 }, .vectors = 32 };
+    const struct ob_vault_layout layout = { .part = { state, 256, 8, 64 }, .signals = 32 };
     struct ob_vault v;
     struct ob_position position;
 

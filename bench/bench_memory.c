@@ -164,7 +164,7 @@ struct worker {
 /* One round of dependent operations from an address; the next address comes out of the result. */
 static uint64_t round_of(struct worker *w, uint64_t iova)
 {
-    const struct ob_memory *memory = w->scene->memory;
+    struct ob_memory *memory = w->scene->memory;
     const uint32_t *next = w->scene->next;
     struct iovec iov = { 0 };
     uint32_t pin;
@@ -180,7 +180,7 @@ static uint64_t round_of(struct worker *w, uint64_t iova)
         if (n != 1)
             die("lookup", n);
         if (w->kind == PIN)
-            ob_memory_unpin(&w->reader, &pin, n);
+            ob_memory_unpin(&w->reader, memory, &pin, n);
         /* This adds 0, which takes the result of the lookup to find out. */
         iova = next[iova / STRIDE] * STRIDE + (iov.iov_len - 512) + ((uintptr_t)iov.iov_base & 1);
     }

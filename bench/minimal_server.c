@@ -5,7 +5,9 @@
 #include "raw/wire.h"
 
 #include <errno.h>
+#include <linux/vfio.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +22,8 @@ static const char capabilities[] = "{\"capabilities\":{\"max_msg_fds\":8,\"write
 static size_t answer(uint8_t *to, const uint8_t *p, const struct ob_raw_header *header)
 {
     struct ob_raw_header reply = { .id = header->id, .command = header->command, .flags = OB_RAW_REPLY };
+    const uint32_t device[] = { 16, VFIO_DEVICE_FLAGS_PCI, 9, 0 };
+    struct vfio_region_info info = { .argsz = sizeof(info), .flags = VFIO_REGION_INFO_FLAG_READ, .size = 4096 };
     struct ob_raw_region region;
     size_t size = sizeof(reply);
 
@@ -28,6 +32,15 @@ static size_t answer(uint8_t *to, const uint8_t *p, const struct ob_raw_header *
         memset(to + size, 0, sizeof(struct ob_raw_version));
         memcpy(to + size + sizeof(struct ob_raw_version), capabilities, sizeof(capabilities));
         size += sizeof(struct ob_raw_version) + sizeof(capabilities);
+        break;
+    case OB_RAW_GET_INFO:
+        memcpy(to + size, &device, sizeof(device));
+        size += sizeof(device);
+        break;
+    case OB_RAW_GET_REGION_INFO:
+        memcpy(&info.index, p + size + offsetof(struct vfio_region_info, index), sizeof(info.index));
+        memcpy(to + size, &info, sizeof(info));
+        size += sizeof(info);
         break;
     case OB_RAW_REGION_READ:
         memcpy(&region, p + size, sizeof(region));

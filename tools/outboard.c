@@ -10,7 +10,13 @@ static int help_main(int argc, char **argv);
 static const struct command commands[] = {
     { "run", "start devices, and QEMU with them", run_main },
     { "serve", "serve one built-in device on a socket", serve_main },
+    { "conform", "judge a vfio-user server, clause by clause", conform_main },
     { "devices", "list the built-in devices", devices_main },
+    { "info", "show what a server says of itself", info_main },
+    { "lspci", "show the device of a server as lspci does", lspci_main },
+    { "peek", "read from a region of a server's device", peek_main },
+    { "poke", "write to a region of a server's device", poke_main },
+    { "dump", "print whole regions of a server's device", dump_main },
     { "help", "print this text", help_main },
     { NULL, NULL, NULL },
 };

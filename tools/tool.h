@@ -23,6 +23,12 @@ struct command {
 int run_main(int argc, char **argv);
 int serve_main(int argc, char **argv);
 int devices_main(int argc, char **argv);
+int conform_main(int argc, char **argv);
+int dump_main(int argc, char **argv);
+int info_main(int argc, char **argv);
+int lspci_main(int argc, char **argv);
+int peek_main(int argc, char **argv);
+int poke_main(int argc, char **argv);
 
 /* The devices that are built in; ends with NULL. */
 extern const struct ob_device_class *const builtin_devices[];

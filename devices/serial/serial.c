@@ -362,6 +362,18 @@ static int serial_quiesce(struct ob_req *req)
     return OB_DONE;
 }
 
+/* Positions lie no further apart than what is between them has room. */
+static int serial_loaded(struct ob_dev *dev)
+{
+    const struct serial *serial = ob_state(dev);
+    struct serial_shared *shared = ob_shared(dev);
+
+    if (!ob_uart_valid(&serial->uart) || serial_waiting(dev) > RING_SIZE ||
+        atomic_load(&shared->written) - serial->sent > serial->uart.tx_count)
+        return -EINVAL;
+    return 0;
+}
+
 /* The FIFOs are cleared; what still is on the line, in the ring, is not the UART's. */
 static int serial_reset(struct ob_req *req, enum ob_reset kind)
 {
@@ -410,6 +422,7 @@ OB_DEVICE(serial, .summary = "a PCI serial port (16550A)",
           .ops = { .open = serial_open,
                    .run = serial_run,
                    .quiesce = serial_quiesce,
+                   .loaded = serial_loaded,
                    .reset = serial_reset,
                    .timer = serial_timer,
                    .close = serial_close })

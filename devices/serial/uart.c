@@ -283,6 +283,12 @@ static uint8_t uart_ident(const struct uart *u)
     return UART_IIR_NO_INT;
 }
 
+bool ob_uart_valid(const struct uart *u)
+{
+    return u->rx_first < UART_DEPTH && u->tx_first < UART_DEPTH && u->rx_count <= uart_depth(u) &&
+           u->tx_count <= UART_DEPTH;
+}
+
 bool ob_uart_interrupt(const struct uart *u)
 {
     return uart_ident(u) != UART_IIR_NO_INT;

@@ -36,6 +36,8 @@ void ob_uart_write_modem(struct uart *u, uint8_t val);  /* MCR */
 uint8_t ob_uart_read_line_status(struct uart *u);       /* LSR */
 uint8_t ob_uart_read_modem_status(struct uart *u);      /* MSR */
 
+/* Whether it is a state that this machine can be in, which is not known of one that came from elsewhere. */
+bool ob_uart_valid(const struct uart *u);
 bool ob_uart_interrupt(const struct uart *u);
 /* Characters that the FIFO takes from the line now; none in loopback. */
 unsigned ob_uart_room(const struct uart *u);

@@ -7,9 +7,13 @@
  * Three ways to make a call, chosen by its last argument, `call`:
  *   NULL                 synchronous: returns with the result, after at most the client's timeout;
  *   call->done NULL      pipelined: returns 0 once the request is queued; ob_call_wait() gives the result;
- *   call->done a function  asynchronous: likewise, and done() is called with the result, on the thread that read it.
+ *   call->done a function  asynchronous: likewise, and done() is called with the result, on the thread that read it; if
+ *                          nothing had to be sent, on this one before the function returns. If the function fails,
+ *                          there is no call: done() is not called.
  * Requests of one client are sent in the order of the calls. Buffers and the call belong to the library until the
- * result is there. A fourth way, for writes alone, is ob_client_post(): no reply is asked for, so no result ever comes.
+ * result is there. Of a call that is cut into several messages the first error is the result, and its time-out runs
+ * anew with each reply. A fourth way, for writes alone, is ob_client_post(): no reply is asked for, so no result ever
+ * comes.
  *
  * Errors. Functions return 0 or a count, or a negative errno: the server's own refusal as it came; -ETIMEDOUT (the
  * request may yet be executed); -ENOTCONN after the connection ended, for whatever reason; -EPROTO when it ends just
@@ -17,7 +21,10 @@
  *
  * The server is not trusted. Every reply is checked against its request; counts, capability chains, descriptors and
  * sizes are limited; what was never asked for, or breaks framing, ends the connection. Memory that the server shares
- * can change or be cut short at any time: the library never reads it for decisions of its own.
+ * can change or be cut short at any time: the library never reads it for decisions of its own. When a file is cut
+ * short, touching its mapping raises SIGBUS, in ob_client_read() and ob_client_write() too: a program that maps regions
+ * of servers it does not trust handles that signal, or does not call ob_client_map(). The most that is borne with: 256
+ * requests that expired and were not answered since, 16 MiB of answers that the server does not read.
  *
  * Source of the clauses cited (VU-...): docs/protocol.md. Stability: not stable before version 1.0.
  */
@@ -88,7 +95,8 @@ OB_PUBLIC int ob_client_run(struct ob_client *client, int timeout_ms);
 
 struct ob_call {
     /* The result: 0 or a count, or -errno, as the function that took the call documents it. May free or reuse the call,
-     * and make further asynchronous calls; synchronous ones are refused (-EDEADLK). NULL: ob_call_wait() gives it. */
+     * and make further asynchronous calls, which cannot wait for room there (-EAGAIN: too much is in flight);
+     * synchronous ones are refused (-EDEADLK). NULL: ob_call_wait() gives it. */
     void (*done)(struct ob_call *call, ssize_t result);
     int timeout_ms; /* 0: the client's; -1: none */
     void *ctx;      /* the caller's */
@@ -101,7 +109,8 @@ OB_PUBLIC ssize_t ob_call_wait(struct ob_client *client, struct ob_call *call);
 /* [A] Whether it is there, without waiting or reading. */
 OB_PUBLIC bool ob_call_ready(struct ob_client *client, const struct ob_call *call);
 /* [A] Sends what earlier calls and posts left queued. Synchronous calls, ob_call_wait() and ob_client_run() do so too;
- * pipelined calls gather until one of these comes or 32 KiB are there. */
+ * pipelined and asynchronous calls gather until one of these comes or 32 KiB are there; those made by done() leave when
+ * it has returned. -ETIMEDOUT: the server does not read. */
 OB_PUBLIC int ob_client_flush(struct ob_client *client);
 
 /* --- The device -------------------------------------------------------------------------------------------------- */
@@ -132,12 +141,14 @@ struct ob_client_region {
     uint64_t size;   /* bytes; 0: no such region in this device */
     uint64_t offset; /* of the region in `fd` */
     int fd;          /* of mappable memory, or -1; the client's: duplicate it to keep it */
-    uint32_t areas;  /* that may be mapped: sorted, not overlapping, within the region */
+    uint32_t areas;  /* that may be mapped: sorted, not overlapping, within the region, of whole pages unless it is all
+                      * of  the region. The server's others are left out; overlapping ones end the connection. */
     bool typed;      /* `type` and `subtype` are given (VFIO_REGION_INFO_CAP_TYPE) */
     uint32_t type, subtype;
     struct ob_client_area area[OB_CLIENT_MAX_AREAS];
 };
-/* [A] Asked for once and kept. *region is good until ob_client_close(). -EINVAL: there is no such index. */
+/* [A] Known since the connection was made. *region is good until ob_client_close(). -EINVAL: there is no such index; or
+ * what the server refused to describe it with. */
 OB_PUBLIC int ob_client_region(struct ob_client *client, uint32_t index, const struct ob_client_region **region);
 
 struct ob_client_irq {
@@ -154,7 +165,8 @@ OB_PUBLIC int ob_client_reset(struct ob_client *client, struct ob_call *call);
 
 /* [A] Reads or writes `len` bytes at `offset`. What lies in memory that ob_client_map() has mapped is copied there (in
  * one access if it is 1, 2, 4 or 8 bytes and aligned), the rest goes by messages, each no longer than was negotiated.
- * A result of 0 means that all was done. -EINVAL: beyond the region's end, or no such region. */
+ * A result of 0 means that all was done. -EIO: the server did less. -EINVAL: beyond the region's end, or no such
+ * region. What goes to mapped memory does not wait for messages that are under way. */
 OB_PUBLIC int ob_client_read(struct ob_client *client, uint32_t region, uint64_t offset, void *buf, size_t len,
                              struct ob_call *call);
 OB_PUBLIC int ob_client_write(struct ob_client *client, uint32_t region, uint64_t offset, const void *buf, size_t len,
@@ -164,7 +176,8 @@ OB_PUBLIC int ob_client_write(struct ob_client *client, uint32_t region, uint64_
  * nothing about the server. */
 OB_PUBLIC int ob_client_post(struct ob_client *client, uint32_t region, uint64_t offset, const void *buf, size_t len);
 /* [A] Maps what the server lets be mapped of a region, for ob_client_read() and ob_client_write(), and for
- * ob_client_memory(). Returns how many areas; 0: none is mappable. Repeating it does nothing. */
+ * ob_client_memory(). Returns how many areas; 0: none is mappable. Repeating it does nothing. -ENODEV: the descriptor
+ * is neither a file nor a device; -ENXIO: the file is shorter than the areas; or what mmap(2) says. */
 OB_PUBLIC int ob_client_map(struct ob_client *client, uint32_t region);
 /* [A] The memory of [offset, offset + len) of a mapped region, or NULL if it is not all within one mapped area. Good
  * until ob_client_close(). */
@@ -179,7 +192,7 @@ struct ob_client_io_fd {
     int fd; /* the caller's, to close; several may have been given the same: each has its own duplicate */
 };
 /* [A] Fills up to `max` entries and returns how many there are, which may be more than max; the descriptors of those
- * that did not fit are closed. */
+ * that did not fit, and of types that are not known, are closed. An entry outside the region ends the connection. */
 OB_PUBLIC int ob_client_io_fds(struct ob_client *client, uint32_t region, struct ob_client_io_fd *list, unsigned max);
 
 /* --- Interrupts -------------------------------------------------------------------------------------------------- */
@@ -195,11 +208,12 @@ OB_PUBLIC int ob_client_set_irqs(struct ob_client *client, uint32_t flags, uint3
 
 /* [A] Lets the device reach [iova, iova + size) as `prot` (PROT_READ: the device reads, PROT_WRITE) permits. fd: memory
  * that the server may map, at `offset`; it stays the caller's. -1: the device asks by DMA_READ and DMA_WRITE, see
- * ob_client_options.dma. -EEXIST: overlaps a map; -EINVAL: not aligned to the smallest page size agreed upon, or empty.
- */
+ * ob_client_options.dma. -EEXIST: overlaps a map; -ENOSPC: more than info.max_dma_maps; -EOPNOTSUPP: a descriptor, but
+ * the server takes none; -EINVAL: not aligned to the smallest page size agreed upon, or empty, or without `prot`. */
 OB_PUBLIC int ob_client_dma_map(struct ob_client *client, uint64_t iova, uint64_t size, int prot, int fd,
                                 uint64_t offset, struct ob_call *call);
-/* [A] Exactly a range that was mapped: when the result is there, the device no longer touches it. -ENOENT. */
+/* [A] Exactly a range that was mapped: when the result is 0, the device no longer touches it. -ENOENT. After -ETIMEDOUT
+ * the device may still reach memory that it has a descriptor of; dma() is not called for the range any more. */
 OB_PUBLIC int ob_client_dma_unmap(struct ob_client *client, uint64_t iova, uint64_t size, struct ob_call *call);
 /* [A] All maps: with VFIO_DMA_UNMAP_FLAG_ALL, or one by one if the server does not take that. */
 OB_PUBLIC int ob_client_dma_unmap_all(struct ob_client *client);
@@ -208,7 +222,8 @@ OB_PUBLIC int ob_client_dma_unmap_all(struct ob_client *client);
 
 /* [A] DEVICE_FEATURE. flags: VFIO_DEVICE_FEATURE_* and the feature; `data` has `len` bytes of the feature's structure:
  * sent with SET, or with GET if the feature has input; filled with what GET gives, up to `room`. Returns the bytes
- * given. -ENOTTY: no such feature. */
+ * given. -ENOTTY: no such feature; -ENOBUFS: it needs more room; -EMSGSIZE: more than one message takes. `data` of SET
+ * is taken before this returns unless `room` is above 0. */
 OB_PUBLIC int ob_client_feature(struct ob_client *client, uint32_t flags, void *data, size_t len, size_t room,
                                 struct ob_call *call);
 

@@ -68,8 +68,10 @@ struct ob_field {
         .name = NULL \
     }
 
-/* The layout of a device's memory. Fields may not overlap nor leave `size`; the library hashes them, and a successor
- * with another hash is refused the memory. */
+/* The layout of a device's memory. Fields may not overlap nor leave `size`, and their names differ; the library hashes
+ * them, and a successor with another hash is refused the memory. Migration moves fields by name, from this version or
+ * an earlier one: a field that is added gets the next version as `since`; its name and its shape are for ever. What is
+ * in no field does not move, and times of ob_now() mean nothing elsewhere. */
 struct ob_state {
     uint32_t size, version;
     const struct ob_field *fields; /* ends with OB_FIELD_END */
@@ -128,8 +130,8 @@ struct ob_access {
     void *data;
 };
 
-/* A part of a BAR: registers, or a callback, or memory; in the order of their offsets. Bytes of a BAR that no area
- * covers read as all ones. Where the MSI-X table and pending bits lie, they cover the area. */
+/* A part of a BAR or region: registers, or a callback, or memory; in the order of their offsets. Bytes of a BAR that no
+ * area covers read as all ones. Where the MSI-X table and pending bits lie, they cover the area. */
 struct ob_area {
     uint64_t off, size; /* in the BAR, bytes; OB_AREA_MMAP: multiples of 4096 */
     const struct ob_reg *regs;
@@ -138,7 +140,7 @@ struct ob_area {
     uint32_t flags;
 };
 #define OB_AREA_RAM  1u /* plain memory, see ob_bar_ram(); survives a crash byte by byte, not in two copies */
-#define OB_AREA_MMAP 2u /* with OB_AREA_RAM: the client may map it; at most 64 in a BAR, apart from MSI-X */
+#define OB_AREA_MMAP 2u /* with OB_AREA_RAM: the client may map it; at most 64 in a BAR or region, apart from MSI-X */
 #define OB_AREA_END \
     {               \
         .size = 0   \
@@ -160,6 +162,47 @@ struct ob_bar {
         {                                                                     \
             { .off = 0, .size = (size_), .regs = (regs_) }, OB_AREA_END       \
         }                                                                     \
+    }
+
+/* --- Regions beyond PCI's ---------------------------------------------------------------------------------------- */
+
+/* A region of the device's own, which clients that know its type look for: a display's EDID, a log, a side channel. The
+ * first of a class has index 9, right behind the regions of PCI. Guests do not see it; it answers in D3, too. */
+struct ob_region {
+    const char *name;            /* for people */
+    uint64_t size;               /* bytes, any number but 0 */
+    uint32_t flags;              /* OB_REGION_*: what clients may do; memory that they map needs both */
+    uint32_t type, subtype;      /* of VFIO_REGION_INFO_CAP_TYPE, see <linux/vfio.h> */
+    const struct ob_area *areas; /* ends with OB_AREA_END; as those of a BAR */
+};
+#define OB_REGION_READABLE 1u
+#define OB_REGION_WRITABLE 2u
+#define OB_REGION_FIRST    9u /* the index of a class's first region */
+#define OB_REGION_END \
+    {                 \
+        .size = 0     \
+    }
+
+/* --- Doorbells --------------------------------------------------------------------------------------------------- */
+
+/* A place in a BAR or region where a write of `size` bytes (of `value`, if `match`) does nothing but ring an event. The
+ * client may have the write ring an eventfd, without a message (GET_REGION_IO_FDS; under KVM without leaving the
+ * kernel); when it sends a message instead, the library rings. Any other access there is the area's beneath.
+ *
+ * An event is an eventfd of the library's, see ob_doorbell_fd(). Several doorbells may ring one. The client has it too:
+ * it may ring for nothing. A client takes no more events of a region than it takes descriptors with a message
+ * (max_msg_fds); the rest of them ring by message. */
+struct ob_doorbell {
+    uint32_t region; /* a BAR, or from OB_REGION_FIRST on a region, which is writable */
+    uint64_t off;    /* in it, bytes, a multiple of size; not in memory that clients map */
+    uint8_t size;    /* 1, 2, 4 or 8 bytes */
+    bool match;
+    uint64_t value; /* little-endian, as a register's */
+    uint16_t event; /* from 0 on, at most 252; no number is left out */
+};
+#define OB_DOORBELL_END \
+    {                   \
+        .size = 0       \
     }
 
 /* --- Identity and interrupts ------------------------------------------------------------------------------------- */
@@ -231,10 +274,13 @@ struct ob_ops {
     /* Back ends; no DMA yet. State of a fresh device holds the reset values. May refuse with -errno, after releasing
      * what it took itself: close() is not called then. Its workers are ended by the library; they have not run. */
     int (*open)(struct ob_dev *dev, enum ob_origin origin);
-    /* A client's session begins, or goes on after a crash: start or resume what open() prepared. -errno ends the
-     * device. */
+    /* A client's session begins, or goes on after a crash, or after the device was stopped or loaded: start or resume,
+     * from state, what open() prepared. -errno ends the device. */
     int (*run)(struct ob_dev *dev);
-    /* The session ends: no new effects, and what is in flight drained, before memory and eventfds go. */
+    /* The session ends, or the client stops the device to move it: no new effects until run(), and what is in flight
+     * drained, guest memory unpinned. Timers stand still meanwhile. Handlers may be called before run() is: what they
+     * ask for waits in state. To be stopped may be refused with -errno, and then nothing has changed; the end of a
+     * session may not. */
     int (*quiesce)(struct ob_req *req);
     /* Registers already hold their reset values when this is called; state outside register tables, and timers, are the
      * class's. */
@@ -247,6 +293,10 @@ struct ob_ops {
     void (*timer)(struct ob_dev *dev, unsigned id);
     /* Release what open() took. Not called in a process that dies. */
     void (*close)(struct ob_dev *dev);
+    /* State and shared memory have come from another process, perhaps of an earlier version, whose lacking fields hold
+     * their reset values; the device is quiet. What comes is hostile: a class whose code relies on more than the widths
+     * of its fields (an index, a count) checks it here and refuses with -errno; then what was before is put back. */
+    int (*loaded)(struct ob_dev *dev);
 };
 
 struct ob_device_class {
@@ -263,7 +313,9 @@ struct ob_device_class {
     uint32_t timers;                 /* how many, see ob_timer(); at most 64 */
     uint32_t max_reply_ms;           /* the deadline of a kept request; 0: 4000. QEMU gives up after 5000 */
     struct ob_ops ops;
-    const void *reserved[8];
+    const struct ob_region *regions;     /* ends with OB_REGION_END; NULL: none; at most 32 */
+    const struct ob_doorbell *doorbells; /* ends with OB_DOORBELL_END; NULL: none; at most 1024 */
+    const void *reserved[5];
 };
 
 /* OB_CLASS(name, .field = ...) defines `const struct ob_device_class ob_class_NAME`.
@@ -296,8 +348,8 @@ OB_PUBLIC struct ob_device_class *ob_shape(struct ob_dev *dev);
 OB_PUBLIC void *ob_state(struct ob_dev *dev);
 OB_PUBLIC void *ob_shared(struct ob_dev *dev);  /* [A] From ops.open on. */
 OB_PUBLIC void *ob_scratch(struct ob_dev *dev); /* [A] From ops.configure on. */
-/* [A] From ops.open on. Memory of an OB_AREA_RAM area; `off` is an offset in the BAR; NULL where there is none. Clients
- * write to it at any time: read each datum once, then check it. */
+/* [A] From ops.open on. Memory of an OB_AREA_RAM area; `bar` is a BAR, or from OB_REGION_FIRST on a region; `off` is an
+ * offset in it; NULL where there is none. Clients write to it at any time: read each datum once, then check it. */
 OB_PUBLIC volatile void *ob_bar_ram(struct ob_dev *dev, unsigned bar, uint64_t off);
 
 /* --- Requests, effects, time ------------------------------------------------------------------------------------- */
@@ -313,7 +365,7 @@ OB_PUBLIC void ob_reply(struct ob_req *req, int err, uint64_t val);
 OB_PUBLIC void ob_after(struct ob_dev *dev, void (*fn)(struct ob_dev *dev, uint64_t arg), uint64_t arg);
 /* [C] ops.timer(id), once, at CLOCK_MONOTONIC abs_ns or soon after; 0 disarms; an id that the class does not declare is
  * logged. The deadline is state: it takes effect with the commit and survives a crash. Without a session nothing fires:
- * what is overdue does so when the next one begins. */
+ * what is overdue does so when the next one begins. While the client has the device stopped, time stands still. */
 OB_PUBLIC void ob_timer(struct ob_dev *dev, unsigned id, uint64_t abs_ns);
 OB_PUBLIC uint64_t ob_now(void); /* [A] CLOCK_MONOTONIC in nanoseconds */
 /* [A] One line on standard error: "outboard: NAME: text". */
@@ -345,9 +397,17 @@ OB_PUBLIC void ob_worker_wake(struct ob_worker *worker);
 typedef void ob_ready_fn(struct ob_worker *worker, int fd, uint32_t events, void *ctx);
 OB_PUBLIC int ob_worker_fd(struct ob_worker *worker, int fd, uint32_t events, ob_ready_fn *ready, void *ctx);
 
+/* [A] From ops.open on. The descriptor of an event, for ob_worker_fd() with EPOLLIN, on the control loop or a worker;
+ * it stays the library's. -EINVAL: no such event. */
+OB_PUBLIC int ob_doorbell_fd(const struct ob_dev *dev, unsigned event);
+/* [A] From ops.open on. How often an event rang since it was taken last; 0: not. Never waits. To be called before
+ * looking for the work: what comes after it rings again. In a process that succeeds another, and after a migration,
+ * every event has rung once more than it did: the other may have ended between this and the work. */
+OB_PUBLIC uint64_t ob_doorbell_take(const struct ob_dev *dev, unsigned event);
+
 /* --- DMA --------------------------------------------------------------------------------------------------------- */
-/* IOVAs are the guest's bus addresses. All fail with -EACCES while the guest has bus mastering off or the device in D3.
- */
+/* IOVAs are the guest's bus addresses. All fail with -EACCES while the guest has bus mastering off or the device in D3,
+ * and while the client has the device stopped. */
 
 /* A copy; the struct and `buf` belong to the library until it is done. */
 struct ob_dma {
@@ -386,13 +446,19 @@ OB_PUBLIC void *ob_dma_window_pointer(struct ob_worker *worker, struct ob_window
 
 /* --- Interrupts -------------------------------------------------------------------------------------------------- */
 
-/* Both on the control thread or on any worker of the device: other threads wake a worker, since the library could not
+/* All on the control thread or on any worker of the device: other threads wake a worker, since the library could not
  * tell when they are done with a client's eventfd. A vector that the device does not have is ignored. From a callback
  * on the control thread they take effect with the commit, and not at all if it fails or keeps its request. */
 /* A condition: INTx is its level, MSI and MSI-X its rising edge. */
 OB_PUBLIC void ob_irq_level(struct ob_dev *dev, unsigned vector, bool on);
 /* A message; only for classes without INTx. */
 OB_PUBLIC void ob_irq_pulse(struct ob_dev *dev, unsigned vector);
+/* The same for what VFIO tells the client itself: the device has failed for good, and the client may stop the VM or
+ * reset it (VFIO_PCI_ERR_IRQ_INDEX); the device is wanted back, and the client should release it
+ * (VFIO_PCI_REQ_IRQ_INDEX). Configuration space has no say in it. A client that has given no eventfd is not told, then
+ * or later. */
+OB_PUBLIC void ob_irq_error(struct ob_dev *dev);
+OB_PUBLIC void ob_irq_request(struct ob_dev *dev);
 /* [A] What the guest's driver chose: true once MSI or MSI-X is enabled, else INTx (or nothing) is in use. */
 OB_PUBLIC bool ob_irq_is_message(struct ob_dev *dev);
 

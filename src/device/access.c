@@ -1,4 +1,4 @@
-/* Accesses to regions: configuration space, and the areas of BARs.
+/* Accesses to regions: configuration space, and the areas of BARs and of the class's own regions.
  *
  * An access may touch several things: registers, memory, holes. It is executed piece by piece, lowest address first,
  * and each piece but the last is a commit of its own, so that a piece can keep the request, or fail, without undoing
@@ -50,7 +50,7 @@ static int config_piece(struct ob_req *req, uint8_t *data)
                               data);
 }
 
-/* --- BARs -------------------------------------------------------------------------------------------------------- */
+/* --- BARs and the class's regions -------------------------------------------------------------------------------- */
 
 /* The MSI-X structures lie over whatever the BAR has there. 1: done; 0: the piece is not theirs, and *limit is how far
  * it may go. */
@@ -83,11 +83,9 @@ static int msix_piece(struct ob_req *req, uint64_t off, uint8_t *data, uint32_t 
     return 0;
 }
 
-static void ram_piece(struct ob_req *req, unsigned area, uint64_t off, uint8_t *data)
+static void ram_piece(struct ob_req *req, const struct ob_area *area, uint64_t off, uint8_t *data)
 {
-    struct ob_dev *dev = req->dev;
-    const struct ob_area *a = &dev->cls.bars[req->access.region].areas[area];
-    volatile uint8_t *ram = ob_bar_ram(dev, req->access.region, a->off + off);
+    volatile uint8_t *ram = ob_bar_ram(req->dev, req->access.region, area->off + off);
     uint32_t n = req->access.piece;
 
     /* Naturally aligned accesses stay whole: the other side may be a client's store or a worker's load. */
@@ -129,21 +127,30 @@ static void nothing_there(struct ob_req *req, uint8_t *data)
         memset(data, 0xff, req->access.piece);
 }
 
-static int bar_piece(struct ob_req *req, uint64_t off, uint32_t left, uint8_t *data)
+static int space_piece(struct ob_req *req, uint64_t off, uint32_t left, uint8_t *data)
 {
     struct ob_dev *dev = req->dev;
-    const struct ob_bar *bar = &dev->cls.bars[req->access.region];
+    const struct ob_space *space = ob_space(dev, req->access.region);
 
-    if (ob_pci_in_d3(dev->layout, ob_vault_part(&dev->vault, OB_PART_CONFIG))) {
+    if (req->access.region <= VFIO_PCI_BAR5_REGION_INDEX &&
+        ob_pci_in_d3(dev->layout, ob_vault_part(&dev->vault, OB_PART_CONFIG))) {
         req->access.piece = left;
         nothing_there(req, data);
         return OB_DONE;
     }
+    if (req->access.write && dev->n_doorbells > 0 && req->access.done == 0) {
+        int event = ob_doorbell_find(dev, req->access.region, off, left, data);
+        if (event >= 0) {
+            req->access.piece = left;
+            ob_dev_intend(dev, OB_SIGNAL_EVENT + (unsigned)event);
+            return OB_DONE;
+        }
+    }
     int taken = msix_piece(req, off, data, &left);
     if (taken)
         return taken < 0 ? taken : OB_DONE;
-    for (unsigned i = 0; i < dev->bars[req->access.region].n_areas; i++) {
-        const struct ob_area *area = &bar->areas[i];
+    for (unsigned i = 0; i < space->n_areas; i++) {
+        const struct ob_area *area = &space->areas[i];
         if (off < area->off) {
             left = at_most(left, area->off - off);
             continue;
@@ -152,12 +159,17 @@ static int bar_piece(struct ob_req *req, uint64_t off, uint32_t left, uint8_t *d
         if (at >= area->size)
             continue;
         req->access.piece = left = at_most(left, area->size - at);
+        /* A device that is stopped must keep its state, and an answer made up would lose writes unnoticed. What is no
+         * class's is answered: configuration space and MSI-X, as <linux/vfio.h> wants it of STOP, and memory, which the
+         * client may have mapped anyway. */
+        if (!(area->flags & OB_AREA_RAM) && ob_migrate_closed(dev))
+            return -EBUSY;
         if (area->regs)
-            return ob_registers_access(req, area, &dev->bars[req->access.region].index[i], at, left, req->access.count,
-                                       data, &req->access.piece);
+            return ob_registers_access(req, area, &space->index[i], at, left, req->access.count, data,
+                                       &req->access.piece);
         if (area->access)
             return callback_piece(req, area, at, data);
-        ram_piece(req, i, at, data);
+        ram_piece(req, area, at, data);
         return OB_DONE;
     }
     req->access.piece = left;
@@ -167,14 +179,16 @@ static int bar_piece(struct ob_req *req, uint64_t off, uint32_t left, uint8_t *d
 
 /* --- The whole access -------------------------------------------------------------------------------------------- */
 
-static int check_bounds(struct ob_dev *dev, uint32_t region, uint64_t offset, uint32_t count)
+/* An access of no bytes is no mistake, unless there is no such region. */
+static int check_bounds(struct ob_dev *dev, uint32_t region, uint64_t offset, uint32_t count, bool write)
 {
+    const struct ob_space *space = ob_space(dev, region);
     uint64_t size;
 
     if (region == VFIO_PCI_CONFIG_REGION_INDEX)
         size = dev->layout->size;
-    else if (region <= VFIO_PCI_BAR5_REGION_INDEX)
-        size = dev->cls.bars[region].size;
+    else if (space && space->flags & (write ? OB_REGION_WRITABLE : OB_REGION_READABLE))
+        size = space->size;
     else
         return -EINVAL;
     return offset > size || count > size - offset ? -EINVAL : 0;
@@ -219,7 +233,7 @@ static int run_access(struct ob_req *req)
         int err =
             req->access.region == VFIO_PCI_CONFIG_REGION_INDEX
                 ? config_piece(req, data)
-                : bar_piece(req, req->access.offset + req->access.done, req->access.count - req->access.done, data);
+                : space_piece(req, req->access.offset + req->access.done, req->access.count - req->access.done, data);
         if (err == OB_LATER && req->answered) {
             /* Answered before the handler returned: as if it had returned that. */
             req->answered = false;
@@ -263,7 +277,8 @@ int ob_access_start(struct ob_dev *dev, const struct ob_message *m)
 {
     const struct ob_wire_region_access *a = &m->u.region_access;
     struct ob_req *req = dev->req;
-    int err = check_bounds(dev, a->region, a->offset, a->count);
+    bool write = m->header.command == OB_REGION_WRITE;
+    int err = check_bounds(dev, a->region, a->offset, a->count, write);
 
     if (err)
         return err;
@@ -273,8 +288,8 @@ int ob_access_start(struct ob_dev *dev, const struct ob_message *m)
     req->access.offset = a->offset;
     req->access.count = a->count;
     req->access.done = dev->session.position.part; /* not 0 only for a successor */
-    req->access.write = m->header.command == OB_REGION_WRITE;
-    req->access.data = req->access.write ? (uint8_t *)m->tail : ob_session_reply_tail(&dev->session);
+    req->access.write = write;
+    req->access.data = write ? (uint8_t *)m->tail : ob_session_reply_tail(&dev->session);
     err = run_access(req);
     if (err == OB_DONE)
         reply_access(dev);
@@ -291,7 +306,7 @@ static int run_multi(struct ob_dev *dev)
 
     while (req->multi_next < req->multi_count) {
         struct ob_wire_write w = ob_message_write(m, req->multi_next);
-        err = check_bounds(dev, w.region, w.offset, w.count);
+        err = check_bounds(dev, w.region, w.offset, w.count, true);
         if (err)
             break;
         req->access.region = w.region;

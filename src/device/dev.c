@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "device/dev.h"
+#include "device/migrate.h"
 
 void ob_log(const struct ob_dev *dev, const char *format, ...)
 {
@@ -73,12 +73,14 @@ static int open_vault(struct ob_dev *dev, int fd, size_t ram, struct ob_position
         .part = { [OB_PART_STATE] = dev->cls.state.size,
                   [OB_PART_CONFIG] = dev->layout->size,
                   [OB_PART_TIMERS] = dev->cls.timers * sizeof(uint64_t),
-                  [OB_PART_BINDINGS] = ob_bindings_size(dev) },
-        .vectors = dev->vectors,
+                  [OB_PART_BINDINGS] = ob_bindings_size(dev),
+                  [OB_PART_MIGRATION] = ob_migration_part_size() },
+        .signals = dev->vectors + OB_SIGNAL_EVENT + dev->n_events,
         .irqs = ob_irqs_state_size(dev->layout),
         .maps = ob_maps_size(),
         .shared = dev->cls.shared.size,
         .ram = ram,
+        .migration = ob_migration_area_size(dev),
         .hash = ob_shape_hash(dev),
     };
 
@@ -149,7 +151,7 @@ static int make_parts(struct ob_dev *dev, const struct ob_lifeline *life, struct
     }
     ob_holder_init(&dev->session.holder, life->holder);
     dev->req = ob_req_new(dev);
-    err = dev->req ? 0 : -ENOMEM;
+    err = dev->req ? ob_doorbells_open(dev) : -ENOMEM;
     if (!err)
         err = ob_irqs_new(dev->layout, dev->vault.irqs, &dev->irqs);
     if (!err)
@@ -169,6 +171,7 @@ static void first_state(struct ob_dev *dev)
     ob_registers_reset(dev);
     dev->vault.dirty[OB_PART_CONFIG] = true;
     dev->vault.reset_irqs = true;
+    ob_migrate_first(dev);
 }
 
 static int open_class(struct ob_dev *dev, enum ob_origin origin)
@@ -177,6 +180,8 @@ static int open_class(struct ob_dev *dev, enum ob_origin origin)
 
     if (origin == OB_FRESH)
         first_state(dev);
+    else
+        ob_migrate_restore(dev);
     dev->config_changed = true;
     ob_transaction_begin(dev);
     dev->starting = true;
@@ -271,6 +276,7 @@ void ob_dev_free(struct ob_dev *dev)
     if (dev->session.journal.header)
         ob_session_free(&dev->session);
     ob_control_close(dev);
+    ob_doorbells_close(dev);
     ob_memory_free(dev->memory);
     if (dev->irqs)
         ob_irqs_free(dev->irqs);
@@ -316,14 +322,14 @@ void *ob_scratch(struct ob_dev *dev)
 
 volatile void *ob_bar_ram(struct ob_dev *dev, unsigned bar, uint64_t off)
 {
-    if (bar >= 6)
-        return NULL;
-    for (unsigned i = 0; i < dev->bars[bar].n_areas; i++) {
-        const struct ob_area *a = &dev->cls.bars[bar].areas[i];
+    const struct ob_space *space = ob_space(dev, bar);
+
+    for (unsigned i = 0; space && i < space->n_areas; i++) {
+        const struct ob_area *a = &space->areas[i];
         if (!(a->flags & OB_AREA_RAM) || off < a->off || off - a->off >= a->size)
             continue;
         uint8_t *base = a->flags & OB_AREA_MMAP ? dev->bars_map : dev->vault.ram;
-        return base + dev->bars[bar].ram_off[i] + (off - a->off);
+        return base + space->ram_off[i] + (off - a->off);
     }
     return NULL;
 }

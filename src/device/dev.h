@@ -7,6 +7,7 @@
  *   maps.c      guest memory                          signals.c    interrupts
  *   dma.c       copies, pins, windows                 worker.c     threads, descriptors, sleep
  *   timers.c    deadlines                             reset.c      reset, and the end of a session
+ *   doorbells.c writes that ring an eventfd           migrate.h    migration, and the files that are its
  */
 #ifndef OB_DEVICE_DEV_H
 #define OB_DEVICE_DEV_H
@@ -25,9 +26,20 @@
 #include "pci/interrupts.h"
 #include "session/session.h"
 #include "transport/listener.h"
+#include "transport/sender.h"
 
 #define OB_DEFAULT_REPLY_MS 4000
-#define OB_MAX_MAPPED_AREAS 64 /* of a BAR */
+#define OB_MAX_MAPPED_AREAS 64 /* of a BAR or region */
+#define OB_MAX_REGIONS      32 /* beyond PCI's */
+#define OB_MAX_EVENTS       OB_SEND_MAX_FDS
+#define OB_MAX_DOORBELLS    1024
+
+/* What a commit may signal beside vectors: bits behind theirs in the vault's intents. */
+enum { OB_SIGNAL_ERROR, OB_SIGNAL_REQUEST, OB_SIGNAL_EVENT };
+
+/* Which descriptors a reply carries, see struct ob_session_ops: those of a region's memory (its index), or of its
+ * doorbells. */
+#define OB_REPLY_DOORBELLS 0x10000
 
 /* Copies in order. `first` may be looked at without the lock that everything else needs. */
 struct ob_dma_list {
@@ -75,9 +87,18 @@ enum ob_wait {
     OB_WAIT_HANDLER, /* ob_reply() */
     OB_WAIT_RETIRED, /* guest memory to be let go by workers */
     OB_WAIT_GRACE,   /* replaced eventfds likewise */
+    OB_WAIT_EPOCH,   /* workers to have looked up, after migration or the log began or ended */
 };
 
-enum ob_req_kind { OB_REQ_ACCESS, OB_REQ_MULTI, OB_REQ_RESET, OB_REQ_UNMAP, OB_REQ_IRQS, OB_REQ_QUIESCE };
+enum ob_req_kind {
+    OB_REQ_ACCESS,
+    OB_REQ_MULTI,
+    OB_REQ_RESET,
+    OB_REQ_UNMAP,
+    OB_REQ_IRQS,
+    OB_REQ_FEATURE,
+    OB_REQ_QUIESCE
+};
 
 /* A request of the client's, or of the library's own (quiesce). One is executed at a time; a kept one whose deadline
  * has passed lives on, expired, until the handler answers it. */
@@ -107,6 +128,9 @@ struct ob_req {
     /* OB_REQ_IRQS: the holder's keys of its descriptors */
     uint64_t keys[OB_RECEIVER_MAX_FDS];
     unsigned n_keys;
+    /* OB_REQ_FEATURE that sets the migration state */
+    uint32_t target;
+    bool quiescing; /* it is kept by ops.quiesce */
 };
 
 struct ob_after {
@@ -129,16 +153,21 @@ struct ob_area_index {
     uint32_t size;
 };
 
-struct ob_bar_state {
+/* What areas lie in: a BAR, or a region of the class's own. */
+struct ob_space {
+    uint64_t size;               /* 0: there is none */
+    uint32_t flags;              /* OB_REGION_* */
+    const struct ob_area *areas; /* the class's, n_areas of them */
     unsigned n_areas;
     struct ob_area_index *index; /* by area */
     uint64_t *ram_off;           /* by area: in the bars file or the vault's RAM */
     uint64_t file_off;           /* of the region in the bars file */
     unsigned n_maps;             /* areas that clients map */
-    bool whole;                  /* one area that clients map is the whole BAR */
+    bool whole;                  /* one area that clients map is the whole of it */
 };
 
-enum ob_phase { OB_PHASE_IDLE, OB_PHASE_LIVE, OB_PHASE_QUIESCING, OB_PHASE_DRAINING };
+/* STOPPED: there is a client, for whom the device stands still (migration). */
+enum ob_phase { OB_PHASE_IDLE, OB_PHASE_LIVE, OB_PHASE_STOPPED, OB_PHASE_QUIESCING, OB_PHASE_DRAINING };
 
 struct ob_dev {
     struct ob_device_class cls; /* our own copy, which configure() may alter */
@@ -146,7 +175,11 @@ struct ob_dev {
     struct ob_pci_layout *layout;
     unsigned vectors;
     struct ob_msix_place msix_place;
-    struct ob_bar_state bars[6];
+    struct ob_space spaces[6 + OB_MAX_REGIONS]; /* the BARs, then the class's regions */
+    unsigned n_regions;                         /* of those */
+    struct ob_doorbell *doorbells;              /* the class's, by region and offset */
+    unsigned n_doorbells, n_events;
+    int *events; /* eventfds */
     struct ob_vault vault;
     int bars_fd;
     uint8_t *bars_map;
@@ -160,7 +193,8 @@ struct ob_dev {
     _Atomic enum ob_phase phase; /* LIVE begins and ends under the lock: workers queue copies only then */
     int failure;                 /* the device cannot go on */
     unsigned idle_polls, polls;
-    bool resuming; /* a predecessor's client is expected */
+    bool resuming;       /* a predecessor's client is expected */
+    bool asked_for_held; /* the holder was asked for what it has */
 
     struct ob_memory *memory;
     uint32_t *map_entry; /* by memory slot: which entry of the vault's map table, plus one; 0: none */
@@ -180,6 +214,10 @@ struct ob_dev {
     unsigned n_after, max_after, next_after, due_after; /* due: their cause is committed */
     bool running_after;
 
+    uint64_t stopped_at;            /* CLOCK_MONOTONIC ns: when time stopped for the device; 0: it goes on */
+    uint64_t stop_token, log_token; /* epochs that a change of the migration state, and the log, wait for */
+    bool quiet;                     /* ops.quiesce is through, and ops.run was not called since */
+
     struct ob_worker control;
     struct ob_worker *workers;
     pthread_mutex_t lock;         /* answers, DMA queues */
@@ -196,13 +234,17 @@ struct ob_dev {
 int ob_shape_check(struct ob_dev *dev, size_t *ram); /* *ram: bytes of BAR memory that no client maps */
 uint64_t ob_shape_hash(const struct ob_dev *dev);
 void ob_shape_free(struct ob_dev *dev);
+int ob_shape_wrong(struct ob_dev *dev, const char *what, const char *name); /* logs the mistake; -EINVAL */
+/* Clients that map the MSI-X structures, or ring there, would pass the library by. */
+bool ob_shape_over_msix(const struct ob_dev *dev, unsigned region, const struct ob_area *a);
 
 /* transact.c. A transaction spans a callback of the class on the control thread. */
 void ob_transaction_begin(struct ob_dev *dev);
 void ob_transaction_end(struct ob_dev *dev);
 void ob_dev_commit(struct ob_dev *dev);
-void ob_dev_rollback(struct ob_dev *dev); /* what was done since the last commit never happened */
-void ob_dev_signal(struct ob_dev *dev);   /* delivers the current commit's interrupts; also after a crash */
+void ob_dev_rollback(struct ob_dev *dev);                /* what was done since the last commit never happened */
+void ob_dev_intend(struct ob_dev *dev, unsigned signal); /* in a transaction: OB_SIGNAL_* with the commit */
+void ob_dev_signal(struct ob_dev *dev); /* delivers the current commit's interrupts; also after a crash */
 int ob_req_keep(struct ob_req *req, enum ob_wait wait);
 int ob_req_finish(struct ob_dev *dev, int err); /* the kept request: answered */
 void ob_req_expire(struct ob_dev *dev, uint64_t now);
@@ -211,6 +253,7 @@ struct ob_req *ob_req_new(struct ob_dev *dev);
 
 /* execute.c */
 extern const struct ob_session_ops ob_back_ops;
+void ob_dev_run(struct ob_dev *dev); /* the device lives: timers go on, ops.run is called */
 
 /* access.c: each returns OB_DONE (answered with ob_session_reply), OB_LATER or -errno. */
 int ob_access_start(struct ob_dev *dev, const struct ob_message *m);
@@ -228,7 +271,18 @@ void ob_registers_reset(struct ob_dev *dev);
 int ob_info_device(struct ob_dev *dev, const struct ob_message *m);
 int ob_info_region(struct ob_dev *dev, const struct ob_message *m);
 int ob_info_irq(struct ob_dev *dev, const struct ob_message *m);
-int ob_info_io_fds(struct ob_dev *dev, const struct ob_message *m);
+bool ob_info_is_region(const struct ob_dev *dev, uint32_t index); /* one that may be asked about */
+
+/* doorbells.c */
+int ob_doorbells_check(struct ob_dev *dev);
+int ob_doorbells_open(struct ob_dev *dev);     /* a predecessor's eventfds, where the holder has them */
+void ob_doorbells_restore(struct ob_dev *dev); /* rings what a predecessor, or a source, may not have acted on */
+void ob_doorbells_close(struct ob_dev *dev);
+void ob_doorbell_ring(struct ob_dev *dev, unsigned event);
+/* A write that is a doorbell's: the event it rings, or -1. */
+int ob_doorbell_find(const struct ob_dev *dev, uint32_t region, uint64_t off, uint32_t size, const uint8_t *data);
+int ob_doorbells_info(struct ob_dev *dev, const struct ob_message *m);
+unsigned ob_doorbells_fds(const struct ob_dev *dev, uint32_t region, int *fds);
 
 /* maps.c */
 size_t ob_maps_size(void);
@@ -274,11 +328,37 @@ int ob_reset_start(struct ob_dev *dev, enum ob_reset kind); /* OB_DONE, OB_LATER
 int ob_reset_finish(struct ob_dev *dev, bool again, enum ob_reset kind);
 void ob_end_begin(struct ob_dev *dev); /* the connection is over: quiesce, drain, be idle again */
 void ob_end_go_on(struct ob_dev *dev);
+void ob_set_phase(struct ob_dev *dev, enum ob_phase phase);
+
+/* migrate.c, feature.c, stream.c; OB_DONE, OB_LATER, -errno */
+size_t ob_migration_part_size(void);
+bool ob_migrate_still(const struct ob_dev *dev);  /* no DMA, no interrupts, time stands still */
+bool ob_migrate_closed(const struct ob_dev *dev); /* and what is the class's is not to be touched */
+void ob_migrate_reset(struct ob_dev *dev);        /* the client has reset the device */
+void ob_migrate_end(struct ob_dev *dev);          /* the client is gone */
+void ob_migrate_first(struct ob_dev *dev);        /* a fresh device */
+void ob_migrate_restore(struct ob_dev *dev);      /* a predecessor's */
+int ob_migrate_restore_log(struct ob_dev *dev);
+int ob_feature(struct ob_dev *dev, const struct ob_message *m);
+int ob_feature_go_on(struct ob_dev *dev, int answer);
+void ob_feature_expired(struct ob_dev *dev);
+int ob_stream_read(struct ob_dev *dev, const struct ob_message *m);
+int ob_stream_write(struct ob_dev *dev, const struct ob_message *m);
 
 /* server.c */
 int ob_source_set(struct ob_dev *dev, struct ob_source *source, int fd, uint32_t events);
 void ob_listen_again(struct ob_dev *dev);
 void ob_client_gone(struct ob_dev *dev);
+
+/* The space of a region's index; NULL for other regions of PCI, and where there is none. */
+static inline struct ob_space *ob_space(struct ob_dev *dev, uint32_t region)
+{
+    if (region < 6)
+        return dev->spaces[region].size > 0 ? &dev->spaces[region] : NULL;
+    return region >= OB_REGION_FIRST && region - OB_REGION_FIRST < dev->n_regions
+               ? &dev->spaces[6 + region - OB_REGION_FIRST]
+               : NULL;
+}
 
 static inline bool ob_on_control(const struct ob_dev *dev)
 {

@@ -54,9 +54,24 @@ static int copy_shared(struct ob_dev *dev, struct ob_dma *dma)
         if (!piece.host)
             return OB_LATER;
         memcpy(dma->to_guest ? piece.host : buf, dma->to_guest ? buf : piece.host, piece.len);
+        if (dma->to_guest)
+            ob_memory_written(dev->memory, piece.iova, piece.len);
         dma->lib.copied += piece.len;
     }
     return OB_DONE;
+}
+
+/* A piece of a copy to the guest that went as a message: the client may have written it from when it was sent on, and
+ * has if it answered. It may handle it late, so both count. */
+static void sent_piece_written(struct ob_dev *dev, const struct ob_dma *dma, uint64_t count)
+{
+    if (dma->to_guest && count > 0)
+        ob_memory_written(dev->memory, dma->iova + dma->lib.copied, count);
+}
+
+static uint64_t at_most_a_piece(uint64_t len)
+{
+    return len < OB_SESSION_DMA_PIECE ? len : OB_SESSION_DMA_PIECE;
 }
 
 int ob_dma_copy(struct ob_worker *worker, struct ob_dma *dma)
@@ -146,6 +161,7 @@ static int send_piece(struct ob_dev *dev, struct ob_dma *dma)
     if (id < 0)
         return id;
     dma->lib.id = (uint16_t)id;
+    sent_piece_written(dev, dma, count);
     return 0;
 }
 
@@ -185,6 +201,7 @@ void ob_dma_answered(struct ob_dev *dev, uint16_t id, const struct ob_message *r
     if (!dma)
         return; /* its copy has ended otherwise */
     *link = dma->lib.next;
+    sent_piece_written(dev, dma, reply ? reply->u.dma_access.count : 0);
     if (!err && reply->u.dma_access.count == 0)
         err = -EIO;
     if (!err) {
@@ -209,6 +226,8 @@ void ob_dma_fail_all(struct ob_dev *dev)
     dev->dma_sent = NULL;
     dev->dma_queue.first = NULL;
     pthread_mutex_unlock(&dev->lock);
+    for (struct ob_dma *dma = lists[0]; dma; dma = dma->lib.next)
+        sent_piece_written(dev, dma, at_most_a_piece(dma->len - dma->lib.copied));
     for (int i = 0; i < 2; i++) {
         for (struct ob_dma *dma = lists[i]; dma;) {
             struct ob_dma *next = dma->lib.next;
@@ -230,7 +249,7 @@ int ob_dma_pin(struct ob_worker *worker, uint64_t iova, size_t len, int prot, st
 
 void ob_dma_unpin(struct ob_worker *worker, const uint32_t *pins, int n)
 {
-    ob_memory_unpin(&worker->reader, pins, n);
+    ob_memory_unpin(&worker->reader, worker->dev->memory, pins, n);
 }
 
 int ob_dma_window_open(struct ob_dev *dev, uint64_t iova, size_t len, int prot, struct ob_window **window)

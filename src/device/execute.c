@@ -28,7 +28,7 @@ static int execute(struct ob_dev *dev, const struct ob_message *m, int *fds, uns
     case OB_DEVICE_GET_REGION_INFO:
         return ob_info_region(dev, m);
     case OB_DEVICE_GET_REGION_IO_FDS:
-        return ob_info_io_fds(dev, m);
+        return ob_doorbells_info(dev, m);
     case OB_DEVICE_GET_IRQ_INFO:
         return ob_info_irq(dev, m);
     case OB_DEVICE_SET_IRQS:
@@ -36,10 +36,11 @@ static int execute(struct ob_dev *dev, const struct ob_message *m, int *fds, uns
     case OB_DEVICE_RESET:
         return device_reset(dev);
     case OB_DEVICE_FEATURE:
-        return -ENOTTY; /* as <linux/vfio.h> has it for a feature that a device lacks */
+        return ob_feature(dev, m);
     case OB_MIG_DATA_READ:
+        return ob_stream_read(dev, m);
     case OB_MIG_DATA_WRITE:
-        return -EINVAL; /* only in states that a device without migration never enters */
+        return ob_stream_write(dev, m);
     default:
         return -ENOSYS;
     }
@@ -68,13 +69,10 @@ static void back_answered(void *back, uint16_t id, const struct ob_message *repl
     ob_dma_answered(back, id, reply, err);
 }
 
-static void back_opened(void *back)
+void ob_dev_run(struct ob_dev *dev)
 {
-    struct ob_dev *dev = back;
-
-    pthread_mutex_lock(&dev->lock);
-    dev->phase = OB_PHASE_LIVE;
-    pthread_mutex_unlock(&dev->lock);
+    ob_set_phase(dev, OB_PHASE_LIVE);
+    dev->quiet = false;
     ob_timers_update(dev); /* they rested until now */
     if (!dev->cls.ops.run)
         return;
@@ -91,12 +89,26 @@ static void back_opened(void *back)
     ob_workers_release(dev);
 }
 
-static int back_region_fd(void *back, int region)
+static void back_opened(void *back)
 {
     struct ob_dev *dev = back;
 
-    (void)region; /* all regions lie in one file, at their offsets */
-    return dev->bars_fd;
+    if (!ob_migrate_still(dev)) {
+        ob_dev_run(dev);
+        return;
+    }
+    ob_set_phase(dev, OB_PHASE_STOPPED); /* as a predecessor left it */
+    dev->quiet = true;
+}
+
+static unsigned back_reply_fds(void *back, int what, int *fds)
+{
+    struct ob_dev *dev = back;
+
+    if (what >= OB_REPLY_DOORBELLS)
+        return ob_doorbells_fds(dev, (uint32_t)(what - OB_REPLY_DOORBELLS), fds);
+    fds[0] = dev->bars_fd; /* all regions lie in one file, at their offsets */
+    return 1;
 }
 
 const struct ob_session_ops ob_back_ops = {
@@ -104,5 +116,5 @@ const struct ob_session_ops ob_back_ops = {
     .commit = back_commit,
     .answered = back_answered,
     .opened = back_opened,
-    .region_fd = back_region_fd,
+    .reply_fds = back_reply_fds,
 };

@@ -140,13 +140,27 @@ static int protection(uint32_t flags)
     return (flags & VFIO_DMA_MAP_FLAG_READ ? PROT_READ : 0) | (flags & VFIO_DMA_MAP_FLAG_WRITE ? PROT_WRITE : 0);
 }
 
+/* Against what was negotiated: the smallest page size of both sides is what maps are made of. */
+static int check_map(const struct ob_dev *dev, const struct ob_wire_dma_map *map, bool has_file)
+{
+    const struct ob_capabilities *peer = &dev->session.journal.header->peer;
+    uint64_t pages = ob_session_pages(peer), within = (pages & -pages) - 1;
+
+    if ((map->address | map->size | (has_file ? map->offset : 0)) & within)
+        return -EINVAL;
+    return ob_memory_maps(dev->memory) < ob_session_max_maps(peer) ? 0 : -ENOSPC;
+}
+
 int ob_maps_map(struct ob_dev *dev, const struct ob_message *m, int *fds, unsigned nfds)
 {
     const struct ob_wire_dma_map *map = &m->u.dma_map;
     int fd = nfds > 0 ? fds[0] : -1;
     uint64_t key = ob_holder_key(&dev->session.holder, fd);
-    int err = ob_memory_map(dev->memory, map->address, map->size, protection(map->flags), fd, map->offset);
+    int err = check_map(dev, map, fd >= 0);
 
+    if (err)
+        return err;
+    err = ob_memory_map(dev->memory, map->address, map->size, protection(map->flags), fd, map->offset);
     if (err)
         return err;
     if (fd >= 0) {

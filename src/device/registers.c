@@ -53,9 +53,9 @@ void ob_registers_reset(struct ob_dev *dev)
 {
     uint8_t *state = ob_vault_part(&dev->vault, OB_PART_STATE);
 
-    for (int bar = 0; bar < 6; bar++) {
-        for (unsigned a = 0; a < dev->bars[bar].n_areas; a++) {
-            const struct ob_reg *r = dev->cls.bars[bar].areas[a].regs;
+    for (unsigned s = 0; s < 6 + dev->n_regions; s++) {
+        for (unsigned a = 0; a < dev->spaces[s].n_areas; a++) {
+            const struct ob_reg *r = dev->spaces[s].areas[a].regs;
             for (; r && r->name; r++)
                 for (unsigned i = 0; r->stored && i < elements(r); i++)
                     memcpy(state + r->state_off + i * r->width, &r->reset, r->width);

@@ -51,6 +51,7 @@ int ob_reset_finish(struct ob_dev *dev, bool again, enum ob_reset kind)
         reset_library(dev, kind); /* what was done before the request was kept has been undone */
     if (req->kind == OB_REQ_RESET) {
         struct ob_message reply = { 0 };
+        ob_migrate_reset(dev);
         ob_session_reply(&dev->session, &reply, -1);
     }
     return OB_DONE;
@@ -58,7 +59,7 @@ int ob_reset_finish(struct ob_dev *dev, bool again, enum ob_reset kind)
 
 /* --- The end of a session ---------------------------------------------------------------------------------------- */
 
-static void set_phase(struct ob_dev *dev, enum ob_phase phase)
+void ob_set_phase(struct ob_dev *dev, enum ob_phase phase)
 {
     pthread_mutex_lock(&dev->lock);
     dev->phase = phase;
@@ -67,7 +68,7 @@ static void set_phase(struct ob_dev *dev, enum ob_phase phase)
 
 static void rest(struct ob_dev *dev)
 {
-    set_phase(dev, OB_PHASE_IDLE);
+    ob_set_phase(dev, OB_PHASE_IDLE);
     if (dev->only_one)
         dev->failure = -EPIPE;
     else
@@ -76,18 +77,34 @@ static void rest(struct ob_dev *dev)
 
 void ob_end_go_on(struct ob_dev *dev)
 {
-    set_phase(dev, OB_PHASE_DRAINING);
+    ob_set_phase(dev, OB_PHASE_DRAINING);
     bool quiet = ob_maps_drop_all(dev);
     quiet = ob_grace_over(dev) && quiet;
+    quiet = ob_memory_log_gone(dev->memory) && quiet;
     ob_dev_commit(dev);
     if (quiet)
         rest(dev);
+}
+
+static void end_effects(struct ob_dev *dev)
+{
+    ob_set_phase(dev, OB_PHASE_QUIESCING);
+    ob_dma_fail_all(dev);
+    ob_signals_disconnect(dev);
+    ob_migrate_end(dev);
+    ob_dev_commit(dev); /* whatever becomes of quiesce() */
 }
 
 void ob_end_begin(struct ob_dev *dev)
 {
     struct ob_req *req = dev->req;
 
+    /* The class is becoming quiet already, because the client wanted it to stop. */
+    if (req->kind == OB_REQ_FEATURE && req->wait == OB_WAIT_HANDLER && req->quiescing) {
+        req->kind = OB_REQ_QUIESCE;
+        end_effects(dev);
+        return;
+    }
     /* A request that was kept is nobody's any more: its answer will be dropped. */
     if (req->wait == OB_WAIT_HANDLER) {
         struct ob_req *next = ob_req_new(dev);
@@ -101,11 +118,8 @@ void ob_end_begin(struct ob_dev *dev)
     req->wait = OB_WAIT_NOTHING;
     req->answered = false;
     req->kind = OB_REQ_QUIESCE;
-    set_phase(dev, OB_PHASE_QUIESCING);
-    ob_dma_fail_all(dev);
-    ob_signals_disconnect(dev);
-    ob_dev_commit(dev); /* whatever becomes of quiesce() */
-    if (dev->cls.ops.quiesce) {
+    end_effects(dev);
+    if (dev->cls.ops.quiesce && !dev->quiet) {
         dev->depth++;
         dev->vault.dirty[OB_PART_STATE] = true;
         int err = dev->cls.ops.quiesce(req);

@@ -100,8 +100,10 @@ static int start_session(struct ob_dev *dev, int fd)
     dev->client_source.ready = client_ready;
     if (dev->resuming) { /* without its predecessor's client */
         dev->resuming = false;
+        ob_holder_drop_left(&dev->session.holder);
         ob_maps_forget(dev);
         ob_signals_disconnect(dev); /* committed with the connection */
+        ob_migrate_end(dev);
     }
     ob_session_connect(&dev->session, fd);
     return ob_source_set(dev, &dev->client_source, fd, EPOLLIN);
@@ -111,12 +113,14 @@ static int start_session(struct ob_dev *dev, int fd)
 static int resume_session(struct ob_dev *dev, int fd)
 {
     struct ob_session *s = &dev->session;
-    int err = s->holder.socket >= 0 ? ob_holder_ask(&s->holder) : -ENOTCONN;
+    int err = s->holder.socket < 0 ? -ENOTCONN : dev->asked_for_held ? 0 : ob_holder_ask(&s->holder);
 
     if (!err)
         err = ob_maps_restore(dev);
     if (!err)
         err = ob_signals_restore(dev);
+    if (!err)
+        err = ob_migrate_restore_log(dev);
     if (!err)
         err = ob_session_resume(s, fd);
     if (err)
@@ -127,6 +131,7 @@ static int resume_session(struct ob_dev *dev, int fd)
     dev->config_changed = true;
     ob_dev_signal(dev);
     ob_irqs_reevaluate(dev->irqs);
+    ob_doorbells_restore(dev);
     if (ob_session_negotiated(s))
         ob_back_ops.opened(dev);
     ob_timers_update(dev);

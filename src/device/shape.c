@@ -9,7 +9,7 @@
 #define MAX_TIMERS    64
 #define MAX_REGISTERS (1u << 20) /* bytes of an area that may hold registers */
 
-static int wrong(struct ob_dev *dev, const char *what, const char *name)
+int ob_shape_wrong(struct ob_dev *dev, const char *what, const char *name)
 {
     ob_log(dev, "the class is wrong: %s%s%s", what, name ? ": " : "", name ? name : "");
     return -EINVAL;
@@ -17,19 +17,28 @@ static int wrong(struct ob_dev *dev, const char *what, const char *name)
 
 /* --- State ------------------------------------------------------------------------------------------------------- */
 
+static uint64_t whole_pages(uint64_t size)
+{
+    return (size + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+}
+
 static int check_state(struct ob_dev *dev, const struct ob_state *state)
 {
     if (state->size > 0 && !state->fields)
-        return wrong(dev, "state without fields", NULL);
+        return ob_shape_wrong(dev, "state without fields", NULL);
     for (const struct ob_field *f = state->fields; f && f->name; f++) {
+        if (!*f->name || strlen(f->name) > 255)
+            return ob_shape_wrong(dev, "a field's name is empty or longer than 255 bytes", f->name);
         uint64_t end = f->off + (uint64_t)f->elem * f->count;
         if (f->elem == 0 || f->count == 0 || end > state->size)
-            return wrong(dev, "a field is empty or leaves its state", f->name);
+            return ob_shape_wrong(dev, "a field is empty or leaves its state", f->name);
         if (f->since == 0 || f->since > state->version)
-            return wrong(dev, "a field is not from version 1 or later up to that of its state", f->name);
+            return ob_shape_wrong(dev, "a field is not from version 1 or later up to that of its state", f->name);
         for (const struct ob_field *g = state->fields; g != f; g++)
             if (g->off < end && f->off < g->off + (uint64_t)g->elem * g->count)
-                return wrong(dev, "a field overlaps another", f->name);
+                return ob_shape_wrong(dev, "a field overlaps another", f->name);
+            else if (strcmp(g->name, f->name) == 0)
+                return ob_shape_wrong(dev, "two fields have one name", f->name);
     }
     return 0;
 }
@@ -55,11 +64,11 @@ static int check_masks(struct ob_dev *dev, const struct ob_reg *r)
     uint64_t used = r->rw | r->w1c | r->rc | r->reset;
 
     if (!r->stored && used)
-        return wrong(dev, "a register has masks or a reset value and is not stored", r->name);
+        return ob_shape_wrong(dev, "a register has masks or a reset value and is not stored", r->name);
     if (r->width < 8 && used >> 8 * r->width)
-        return wrong(dev, "a register's masks or reset value are wider than it", r->name);
+        return ob_shape_wrong(dev, "a register's masks or reset value are wider than it", r->name);
     if (r->rw & r->w1c)
-        return wrong(dev, "a bit of a register is in both rw and w1c", r->name);
+        return ob_shape_wrong(dev, "a bit of a register is in both rw and w1c", r->name);
     return 0;
 }
 
@@ -70,51 +79,54 @@ static int check_register(struct ob_dev *dev, const struct ob_area *area, const 
     unsigned min = r->min_access ? r->min_access : 1, max = r->max_access ? r->max_access : 8;
 
     if (!is_width(r->width))
-        return wrong(dev, "a register's width is not 1, 2, 4 or 8", r->name);
+        return ob_shape_wrong(dev, "a register's width is not 1, 2, 4 or 8", r->name);
     if (stride < r->width || end > area->size || end > MAX_REGISTERS)
-        return wrong(dev, "a register leaves its area, or the first 1 MiB of it", r->name);
+        return ob_shape_wrong(dev, "a register leaves its area, or the first 1 MiB of it", r->name);
     if (!is_width(min) || !is_width(max) || min > max)
-        return wrong(dev, "a register's min_access and max_access are not 1, 2, 4 or 8, in this order", r->name);
+        return ob_shape_wrong(dev, "a register's min_access and max_access are not 1, 2, 4 or 8, in this order",
+                              r->name);
     if (r->stored && !in_field(&dev->cls.state, r->state_off, (uint64_t)count * r->width))
-        return wrong(dev, "a register's value is not within one field of the state", r->name);
+        return ob_shape_wrong(dev, "a register's value is not within one field of the state", r->name);
     return check_masks(dev, r);
 }
 
-/* Clients that map the MSI-X structures would write past the library. */
-static bool over_msix(const struct ob_dev *dev, unsigned bar, const struct ob_area *a)
+bool ob_shape_over_msix(const struct ob_dev *dev, unsigned region, const struct ob_area *a)
 {
     const struct ob_pci_layout *l = dev->layout;
     uint64_t end = a->off + a->size;
 
     return l->msix &&
-           ((l->msix_table_bar == bar && l->msix_table < end && a->off < l->msix_table + l->msix_table_size) ||
-            (l->msix_pba_bar == bar && l->msix_pba < end && a->off < l->msix_pba + l->msix_pba_size));
+           ((l->msix_table_bar == region && l->msix_table < end && a->off < l->msix_table + l->msix_table_size) ||
+            (l->msix_pba_bar == region && l->msix_pba < end && a->off < l->msix_pba + l->msix_pba_size));
 }
 
-static int check_memory(struct ob_dev *dev, unsigned bar, const struct ob_area *a)
+static int check_memory(struct ob_dev *dev, unsigned region, const struct ob_area *a)
 {
     if (a->flags & ~(OB_AREA_RAM | OB_AREA_MMAP))
-        return wrong(dev, "an area has flags that are none of OB_AREA_*", NULL);
+        return ob_shape_wrong(dev, "an area has flags that are none of OB_AREA_*", NULL);
     if (!(a->flags & OB_AREA_MMAP))
         return 0;
     if (!(a->flags & OB_AREA_RAM) || a->off % PAGE || a->size % PAGE)
-        return wrong(dev, "an area that clients map is memory, in whole pages of 4096 bytes", NULL);
-    if (over_msix(dev, bar, a))
-        return wrong(dev, "an area that clients map lies over the MSI-X table or pending bits: move one", NULL);
+        return ob_shape_wrong(dev, "an area that clients map is memory, in whole pages of 4096 bytes", NULL);
+    if (ob_shape_over_msix(dev, region, a))
+        return ob_shape_wrong(dev, "an area that clients map lies over the MSI-X table or pending bits: move one",
+                              NULL);
     return 0;
 }
 
-static int check_area(struct ob_dev *dev, unsigned bar, const struct ob_area *a, uint64_t *end)
+static int check_area(struct ob_dev *dev, unsigned region, const struct ob_area *a, uint64_t *end)
 {
     unsigned kinds = !!a->regs + !!a->access + !!(a->flags & OB_AREA_RAM);
+    uint64_t size = ob_space(dev, region)->size;
     size_t n = 0;
 
-    if (a->off < *end || a->size > dev->cls.bars[bar].size || a->off > dev->cls.bars[bar].size - a->size)
-        return wrong(dev, "areas of a BAR have to be in order, without overlap, and inside it", NULL);
+    if (a->off < *end || a->size > size || a->off > size - a->size)
+        return ob_shape_wrong(dev, "areas of a BAR or region have to be in order, without overlap, and inside it",
+                              NULL);
     *end = a->off + a->size;
     if (kinds != 1)
-        return wrong(dev, "an area is one of registers, a callback, or memory", NULL);
-    int err = check_memory(dev, bar, a);
+        return ob_shape_wrong(dev, "an area is one of registers, a callback, or memory", NULL);
+    int err = check_memory(dev, region, a);
     if (err)
         return err;
     for (const struct ob_reg *r = a->regs; r && r->name; r++, n++) {
@@ -123,51 +135,85 @@ static int check_area(struct ob_dev *dev, unsigned bar, const struct ob_area *a,
             return err;
     }
     if (a->regs && (n == 0 || n >= UINT16_MAX))
-        return wrong(dev, "a register table has 1 to 65534 registers", NULL);
+        return ob_shape_wrong(dev, "a register table has 1 to 65534 registers", NULL);
+    return 0;
+}
+
+/* Where the contents of each area are. */
+static int place_areas(struct ob_dev *dev, struct ob_space *space, uint64_t *ram)
+{
+    space->index = calloc(space->n_areas + 1, sizeof(*space->index));
+    space->ram_off = calloc(space->n_areas + 1, sizeof(*space->ram_off));
+    if (!space->index || !space->ram_off)
+        return -ENOMEM;
+    space->file_off = dev->bars_size;
+    for (unsigned i = 0; i < space->n_areas; i++) {
+        const struct ob_area *a = &space->areas[i];
+        if (a->regs) {
+            const char *overlap = NULL;
+            int err = ob_registers_index(a, &space->index[i], &overlap);
+            if (err)
+                return overlap ? ob_shape_wrong(dev, "a register overlaps another", overlap) : err;
+        } else if (a->flags & OB_AREA_MMAP) {
+            space->ram_off[i] = space->file_off + a->off;
+            space->n_maps++;
+        } else if (a->flags & OB_AREA_RAM) {
+            space->ram_off[i] = *ram;
+            *ram += whole_pages(a->size);
+        }
+    }
+    return 0;
+}
+
+static int shape_space(struct ob_dev *dev, unsigned region, uint64_t *ram)
+{
+    struct ob_space *space = ob_space(dev, region);
+    unsigned n = 0;
+    uint64_t end = 0;
+
+    for (; space->areas && space->areas[n].size > 0; n++) {
+        int err = check_area(dev, region, &space->areas[n], &end);
+        if (err)
+            return err;
+    }
+    space->n_areas = n;
+    int err = place_areas(dev, space, ram);
+    if (err)
+        return err;
+    if (space->n_maps > OB_MAX_MAPPED_AREAS)
+        return ob_shape_wrong(dev, "a BAR or region has more than 64 areas that clients map", NULL);
+    if (space->n_maps > 0 && space->flags != (OB_REGION_READABLE | OB_REGION_WRITABLE))
+        return ob_shape_wrong(dev, "a region with areas that clients map is for reading and writing", NULL);
+    space->whole = space->n_maps == 1 && space->areas[0].size == space->size;
+    if (space->n_maps > 0)
+        dev->bars_size += whole_pages(space->size);
     return 0;
 }
 
 static int shape_bar(struct ob_dev *dev, unsigned bar, uint64_t *ram)
 {
-    struct ob_bar_state *state = &dev->bars[bar];
-    const struct ob_area *areas = dev->cls.bars[bar].areas;
-    uint64_t end = 0;
+    const struct ob_bar *b = &dev->cls.bars[bar];
 
-    if (dev->cls.bars[bar].flags & ~(OB_BAR_IO | OB_BAR_64 | OB_BAR_PREFETCH))
-        return wrong(dev, "a BAR has flags that are none of OB_BAR_*", NULL);
-    while (areas && areas[state->n_areas].size > 0) {
-        int err = check_area(dev, bar, &areas[state->n_areas], &end);
-        if (err) {
-            state->n_areas = 0;
-            return err;
-        }
-        state->n_areas++;
-    }
-    state->index = calloc(state->n_areas + 1, sizeof(*state->index));
-    state->ram_off = calloc(state->n_areas + 1, sizeof(*state->ram_off));
-    if (!state->index || !state->ram_off)
-        return -ENOMEM;
-    state->file_off = dev->bars_size;
-    for (unsigned i = 0; i < state->n_areas; i++) {
-        if (areas[i].regs) {
-            const char *overlap = NULL;
-            int err = ob_registers_index(&areas[i], &state->index[i], &overlap);
-            if (err)
-                return overlap ? wrong(dev, "a register overlaps another", overlap) : err;
-        } else if (areas[i].flags & OB_AREA_MMAP) {
-            state->ram_off[i] = state->file_off + areas[i].off;
-            state->n_maps++;
-        } else if (areas[i].flags & OB_AREA_RAM) {
-            state->ram_off[i] = *ram;
-            *ram += (areas[i].size + PAGE - 1) & ~(uint64_t)(PAGE - 1);
-        }
-    }
-    if (state->n_maps > OB_MAX_MAPPED_AREAS)
-        return wrong(dev, "a BAR has more than 64 areas that clients map", NULL);
-    state->whole = state->n_maps == 1 && areas[0].size == dev->cls.bars[bar].size;
-    if (state->n_maps > 0)
-        dev->bars_size += dev->cls.bars[bar].size;
-    return 0;
+    if (b->flags & ~(OB_BAR_IO | OB_BAR_64 | OB_BAR_PREFETCH))
+        return ob_shape_wrong(dev, "a BAR has flags that are none of OB_BAR_*", NULL);
+    dev->spaces[bar] =
+        (struct ob_space){ .size = b->size, .flags = OB_REGION_READABLE | OB_REGION_WRITABLE, .areas = b->areas };
+    if (b->size > 0)
+        return shape_space(dev, bar, ram);
+    return b->areas && b->areas[0].size > 0
+               ? ob_shape_wrong(dev, "areas of a BAR or region have to be in order, without overlap, and inside it",
+                                NULL)
+               : 0;
+}
+
+static int shape_region(struct ob_dev *dev, const struct ob_region *r, uint64_t *ram)
+{
+    if (dev->n_regions == OB_MAX_REGIONS)
+        return ob_shape_wrong(dev, "more than 32 regions", NULL);
+    if (r->flags & ~(OB_REGION_READABLE | OB_REGION_WRITABLE) || !r->flags)
+        return ob_shape_wrong(dev, "a region's flags are OB_REGION_READABLE, OB_REGION_WRITABLE, or both", r->name);
+    dev->spaces[6 + dev->n_regions++] = (struct ob_space){ .size = r->size, .flags = r->flags, .areas = r->areas };
+    return shape_space(dev, OB_REGION_FIRST + dev->n_regions - 1, ram);
 }
 
 /* --- Interrupts -------------------------------------------------------------------------------------------------- */
@@ -193,7 +239,7 @@ static int place_msix(struct ob_dev *dev)
         dev->msix_place = (struct ob_msix_place){ (uint8_t)slot, (uint8_t)slot, 0, table };
         return 0;
     }
-    return wrong(dev, "no BAR is free for the MSI-X table: place it with irqs.place", NULL);
+    return ob_shape_wrong(dev, "no BAR is free for the MSI-X table: place it with irqs.place", NULL);
 }
 
 static int shape_irqs(struct ob_dev *dev)
@@ -240,7 +286,7 @@ static int collect_caps(struct ob_dev *dev, struct caps *caps)
     for (const struct ob_cap *c = dev->cls.caps; c && c->bytes; c++) {
         unsigned *n = c->extended ? &caps->n_extended : &caps->n_plain;
         if (*n == MAX_CAPS)
-            return wrong(dev, "more than 32 capabilities", NULL);
+            return ob_shape_wrong(dev, "more than 32 capabilities", NULL);
         struct ob_pci_cap_spec *spec = &(c->extended ? caps->extended : caps->plain)[*n];
         spec->size = (uint16_t)(c->size + (c->extended ? 4 : 2));
         spec->bytes = with_header(c, c->bytes, false);
@@ -315,15 +361,19 @@ int ob_shape_check(struct ob_dev *dev, size_t *ram)
     if (!err)
         err = check_state(dev, &dev->cls.shared);
     if (!err && dev->cls.timers > MAX_TIMERS)
-        err = wrong(dev, "more than 64 timers", NULL);
+        err = ob_shape_wrong(dev, "more than 64 timers", NULL);
     if (!err && dev->cls.timers > 0 && !dev->cls.ops.timer)
-        err = wrong(dev, "timers without ops.timer", NULL);
+        err = ob_shape_wrong(dev, "timers without ops.timer", NULL);
     if (!err)
         err = shape_irqs(dev);
     if (!err)
         err = shape_config(dev); /* knows what sizes a BAR may have */
     for (unsigned bar = 0; !err && bar < 6; bar++)
         err = shape_bar(dev, bar, &private_ram);
+    for (const struct ob_region *r = dev->cls.regions; !err && r && r->size > 0; r++)
+        err = shape_region(dev, r, &private_ram);
+    if (!err)
+        err = ob_doorbells_check(dev);
     if (err == -ENOMEM)
         ob_log(dev, "no memory for what the class declares");
     *ram = private_ram;
@@ -332,12 +382,14 @@ int ob_shape_check(struct ob_dev *dev, size_t *ram)
 
 void ob_shape_free(struct ob_dev *dev)
 {
-    for (int bar = 0; bar < 6; bar++) {
-        for (unsigned i = 0; dev->bars[bar].index && i < dev->bars[bar].n_areas; i++)
-            free(dev->bars[bar].index[i].reg);
-        free(dev->bars[bar].index);
-        free(dev->bars[bar].ram_off);
+    for (unsigned s = 0; s < 6 + dev->n_regions; s++) {
+        const struct ob_space *space = &dev->spaces[s];
+        for (unsigned i = 0; space->index && i < space->n_areas; i++)
+            free(space->index[i].reg);
+        free(space->index);
+        free(space->ram_off);
     }
+    free(dev->doorbells);
     if (dev->layout)
         ob_pci_layout_free(dev->layout);
 }
@@ -374,10 +426,12 @@ uint64_t ob_shape_hash(const struct ob_dev *dev)
     hash = mix_number(mix_number(hash, c->timers), dev->vectors);
     hash = mix(hash, dev->layout->reset, dev->layout->size);
     hash = mix(hash, dev->layout->write, dev->layout->size);
-    for (int bar = 0; bar < 6; bar++) {
-        hash = mix_number(mix_number(hash, c->bars[bar].size), dev->bars[bar].file_off);
-        for (unsigned i = 0; i < dev->bars[bar].n_areas; i++)
-            hash = mix_number(mix_number(hash, c->bars[bar].areas[i].off), dev->bars[bar].ram_off[i]);
+    hash = mix_number(mix_number(hash, dev->n_regions), dev->n_events);
+    for (unsigned s = 0; s < 6 + dev->n_regions; s++) {
+        const struct ob_space *space = &dev->spaces[s];
+        hash = mix_number(mix_number(hash, space->size), space->file_off);
+        for (unsigned i = 0; i < space->n_areas; i++)
+            hash = mix_number(mix_number(hash, space->areas[i].off), space->ram_off[i]);
     }
     return hash;
 }

@@ -98,6 +98,10 @@ void ob_timer(struct ob_dev *dev, unsigned id, uint64_t abs_ns)
         ob_log(dev, "the class uses timer %u and declares %u", id, dev->cls.timers);
         return;
     }
+    if (dev->stopped_at && abs_ns) { /* what it asks for counts from when time goes on */
+        uint64_t gone = ob_now() - dev->stopped_at;
+        abs_ns = abs_ns > gone ? abs_ns - gone : 1;
+    }
     deadlines[id] = abs_ns;
     dev->vault.dirty[OB_PART_TIMERS] = true;
 }

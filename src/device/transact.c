@@ -18,26 +18,33 @@
 /* --- Commit --------------------------------------------------------------------------------------------------------
  */
 
-static void each_vector(struct ob_dev *dev, const uint64_t *words, void (*fn)(struct ob_irqs *, unsigned))
+static void each_signal(struct ob_dev *dev, const uint64_t *words, void (*fn)(struct ob_dev *, unsigned))
 {
     for (unsigned w = 0; w < dev->vault.words; w++)
         for (uint64_t bits = words[w]; bits; bits &= bits - 1)
-            fn(dev->irqs, w * 64 + (unsigned)__builtin_ctzll(bits));
+            fn(dev, w * 64 + (unsigned)__builtin_ctzll(bits));
 }
 
-static void raise_level(struct ob_irqs *irqs, unsigned vector)
+static void raise_level(struct ob_dev *dev, unsigned vector)
 {
-    (void)ob_irqs_level(irqs, vector, true);
+    (void)ob_irqs_level(dev->irqs, vector, true);
 }
 
-static void lower_level(struct ob_irqs *irqs, unsigned vector)
+static void lower_level(struct ob_dev *dev, unsigned vector)
 {
-    (void)ob_irqs_level(irqs, vector, false);
+    (void)ob_irqs_level(dev->irqs, vector, false);
 }
 
-static void pulse(struct ob_irqs *irqs, unsigned vector)
+static void pulse(struct ob_dev *dev, unsigned signal)
 {
-    (void)ob_irqs_pulse(irqs, vector);
+    if (signal < dev->vectors)
+        (void)ob_irqs_pulse(dev->irqs, signal);
+    else if (signal == dev->vectors + OB_SIGNAL_ERROR)
+        ob_irqs_notify(dev->irqs, VFIO_PCI_ERR_IRQ_INDEX);
+    else if (signal == dev->vectors + OB_SIGNAL_REQUEST)
+        ob_irqs_notify(dev->irqs, VFIO_PCI_REQ_IRQ_INDEX);
+    else
+        ob_doorbell_ring(dev, signal - dev->vectors - OB_SIGNAL_EVENT);
 }
 
 void ob_dev_signal(struct ob_dev *dev)
@@ -50,8 +57,10 @@ void ob_dev_signal(struct ob_dev *dev)
         ob_irqs_reset(dev->irqs);
     if (dev->config_changed) {
         const uint8_t *config = ob_vault_part(&dev->vault, OB_PART_CONFIG);
+        bool still = ob_migrate_still(dev);
         dev->config_changed = false;
-        atomic_store_explicit(&dev->bus_master, ob_pci_bus_master(dev->layout, config), memory_order_release);
+        atomic_store_explicit(&dev->bus_master, !still && ob_pci_bus_master(dev->layout, config), memory_order_release);
+        ob_irqs_hold(dev->irqs, still);
         atomic_store_explicit(&dev->messages,
                               ob_pci_msi_enabled(dev->layout, config) > 0 || ob_pci_msix_enabled(dev->layout, config),
                               memory_order_release);
@@ -60,9 +69,9 @@ void ob_dev_signal(struct ob_dev *dev)
     if (!due)
         return;
     if (intents.set) {
-        each_vector(dev, intents.clear, lower_level);
-        each_vector(dev, intents.set, raise_level);
-        each_vector(dev, intents.pulse, pulse);
+        each_signal(dev, intents.clear, lower_level);
+        each_signal(dev, intents.set, raise_level);
+        each_signal(dev, intents.pulse, pulse);
     }
     ob_vault_signalled(&dev->vault);
 }
@@ -129,7 +138,8 @@ static bool changed(const struct ob_dev *dev)
     const struct ob_vault *v = &dev->vault;
 
     return v->has_intents || v->reset_irqs || v->dirty[OB_PART_STATE] || v->dirty[OB_PART_CONFIG] ||
-           v->dirty[OB_PART_TIMERS] || v->dirty[OB_PART_BINDINGS] || dev->n_after > dev->next_after;
+           v->dirty[OB_PART_TIMERS] || v->dirty[OB_PART_BINDINGS] || v->dirty[OB_PART_MIGRATION] ||
+           dev->n_after > dev->next_after;
 }
 
 void ob_transaction_begin(struct ob_dev *dev)
@@ -218,6 +228,9 @@ int ob_req_finish(struct ob_dev *dev, int err)
     case OB_REQ_RESET:
         err = err ? err : ob_reset_finish(dev, true, req->reset);
         break;
+    case OB_REQ_FEATURE:
+        err = ob_feature_go_on(dev, err);
+        break;
     case OB_REQ_QUIESCE:
         dev->depth--;
         ob_end_go_on(dev);
@@ -247,6 +260,8 @@ void ob_req_expire(struct ob_dev *dev, uint64_t now)
     }
     ob_log(dev, "a request was kept beyond its deadline and is refused (command %u)",
            dev->session.request.header.command);
+    if (req->kind == OB_REQ_FEATURE)
+        ob_feature_expired(dev);
     if (req->wait == OB_WAIT_HANDLER) {
         struct ob_req *next = ob_req_new(dev);
         if (!next) {
@@ -310,15 +325,22 @@ void ob_answers_take(struct ob_dev *dev)
 /* --- Interrupts as a device sees them ---------------------------------------------------------------------------- */
 
 /* From a handler an interrupt is a consequence of the state it changed, and becomes true with it. */
-static bool intend(struct ob_dev *dev, uint64_t *on, uint64_t *off, unsigned vector)
+static bool in_handler(const struct ob_dev *dev)
 {
-    if (vector >= dev->vectors || !ob_on_control(dev) || dev->depth == 0)
-        return false;
-    on[vector / 64] |= UINT64_C(1) << (vector % 64);
+    return ob_on_control(dev) && dev->depth > 0;
+}
+
+static void intend(struct ob_dev *dev, uint64_t *on, uint64_t *off, unsigned signal)
+{
+    on[signal / 64] |= UINT64_C(1) << (signal % 64);
     if (off)
-        off[vector / 64] &= ~(UINT64_C(1) << (vector % 64));
+        off[signal / 64] &= ~(UINT64_C(1) << (signal % 64));
     dev->vault.has_intents = true;
-    return true;
+}
+
+void ob_dev_intend(struct ob_dev *dev, unsigned signal)
+{
+    intend(dev, dev->vault.intents.pulse, NULL, dev->vectors + signal);
 }
 
 void ob_irq_level(struct ob_dev *dev, unsigned vector, bool on)
@@ -327,12 +349,32 @@ void ob_irq_level(struct ob_dev *dev, unsigned vector, bool on)
 
     /* An end takes back a beginning; a beginning after an end is an edge, for which both are delivered in that order.
      */
-    if (!intend(dev, on ? i->set : i->clear, on ? NULL : i->set, vector))
+    if (vector < dev->vectors && in_handler(dev))
+        intend(dev, on ? i->set : i->clear, on ? NULL : i->set, vector);
+    else
         (void)ob_irqs_level(dev->irqs, vector, on);
 }
 
 void ob_irq_pulse(struct ob_dev *dev, unsigned vector)
 {
-    if (!intend(dev, dev->vault.intents.pulse, NULL, vector))
+    if (vector < dev->vectors && in_handler(dev))
+        intend(dev, dev->vault.intents.pulse, NULL, vector);
+    else
         (void)ob_irqs_pulse(dev->irqs, vector);
+}
+
+void ob_irq_error(struct ob_dev *dev)
+{
+    if (in_handler(dev))
+        ob_dev_intend(dev, OB_SIGNAL_ERROR);
+    else
+        ob_irqs_notify(dev->irqs, VFIO_PCI_ERR_IRQ_INDEX);
+}
+
+void ob_irq_request(struct ob_dev *dev)
+{
+    if (in_handler(dev))
+        ob_dev_intend(dev, OB_SIGNAL_REQUEST);
+    else
+        ob_irqs_notify(dev->irqs, VFIO_PCI_REQ_IRQ_INDEX);
 }

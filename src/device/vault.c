@@ -11,7 +11,7 @@
 
 #include "session/steps.h"
 
-#define VAULT_MAGIC 0x31304c545641424fULL /* "OBAVTL01" */
+#define VAULT_MAGIC 0x32304c545641424fULL /* "OBAVTL02" */
 #define PAGE        4096
 
 static size_t align_up(size_t n, size_t to)
@@ -20,11 +20,11 @@ static size_t align_up(size_t n, size_t to)
 }
 
 /* Where everything lies. Returns the size of the whole. */
-static size_t place(struct ob_vault *v, const struct ob_vault_layout *layout, size_t at[5], size_t *slot_size)
+static size_t place(struct ob_vault *v, const struct ob_vault_layout *layout, size_t at[6], size_t *slot_size)
 {
     size_t off = 0;
 
-    v->words = (layout->vectors + 63) / 64;
+    v->words = (layout->signals + 63) / 64;
     for (int i = 0; i < OB_PARTS; i++) {
         v->part_off[i] = off;
         v->part_size[i] = layout->part[i];
@@ -36,7 +36,8 @@ static size_t place(struct ob_vault *v, const struct ob_vault_layout *layout, si
     at[2] = at[1] + align_up(layout->irqs, PAGE);
     at[3] = at[2] + align_up(layout->maps, PAGE);
     at[4] = at[3] + align_up(layout->shared, PAGE);
-    return at[4] + align_up(layout->ram, PAGE);
+    at[5] = at[4] + align_up(layout->ram, PAGE);
+    return at[5] + align_up(layout->migration, PAGE);
 }
 
 static int make_file(size_t size)
@@ -59,7 +60,7 @@ static uint8_t *slot_parts(const struct ob_vault *v, unsigned slot)
 
 static int attach(struct ob_vault *v, const struct ob_vault_layout *layout, bool fresh)
 {
-    size_t at[5], slot_size;
+    size_t at[6], slot_size;
 
     v->size = place(v, layout, at, &slot_size);
     if (fresh) {
@@ -83,6 +84,7 @@ static int attach(struct ob_vault *v, const struct ob_vault_layout *layout, bool
     v->maps = p + at[2];
     v->shared = p + at[3];
     v->ram = p + at[4];
+    v->migration = p + at[5];
     if (fresh)
         *v->header = (struct ob_vault_header){ .magic = VAULT_MAGIC, .hash = layout->hash, .size = v->size };
     if (v->header->magic != VAULT_MAGIC || v->header->hash != layout->hash || v->header->size != v->size)
@@ -130,7 +132,7 @@ int ob_vault_open(struct ob_vault *v, int fd, const struct ob_vault_layout *layo
         ob_vault_close(v);
         return err;
     }
-    *position = (struct ob_position){ .out_region = -1 };
+    *position = (struct ob_position){ .out_fds = -1 };
     memset(v->stale, 3, sizeof(v->stale));
     if (ob_vault_used(v)) {
         unsigned current = v->header->generation & 1;

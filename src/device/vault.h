@@ -9,7 +9,7 @@
  * live is made of parts. A commit copies a part only into a slot that does not have its present value, so that requests
  * that change nothing copy nothing but the record.
  *
- *   header | slot 0 | slot 1 | interrupts | map table | shared | private RAM of BARs
+ *   header | slot 0 | slot 1 | interrupts | map table | shared | private RAM of BARs | migration data
  *
  * What comes after the slots is raw memory, changed in place: each user says how it stays consistent.
  * One thread uses the vault (the control thread); interrupts and shared are for any thread. */
@@ -22,18 +22,18 @@
 
 #include "session/journal.h"
 
-enum ob_vault_part { OB_PART_STATE, OB_PART_CONFIG, OB_PART_TIMERS, OB_PART_BINDINGS, OB_PARTS };
+enum ob_vault_part { OB_PART_STATE, OB_PART_CONFIG, OB_PART_TIMERS, OB_PART_BINDINGS, OB_PART_MIGRATION, OB_PARTS };
 
-/* Interrupts that a commit causes: a bit for each vector. */
+/* Interrupts that a commit causes: a bit for each vector, and for whatever else it signals. */
 struct ob_intents {
     uint64_t *set, *clear, *pulse;
 };
 
 struct ob_vault_layout {
-    size_t part[OB_PARTS]; /* bytes */
-    unsigned vectors;
-    size_t irqs, maps, shared, ram; /* bytes of the raw areas */
-    uint64_t hash;                  /* of the device's declaration: the same, or the memory is another device's */
+    size_t part[OB_PARTS];                     /* bytes */
+    unsigned signals;                          /* bits of each intent */
+    size_t irqs, maps, shared, ram, migration; /* bytes of the raw areas */
+    uint64_t hash; /* of the device's declaration: the same, or the memory is another device's */
 };
 
 struct ob_vault_header {
@@ -63,7 +63,7 @@ struct ob_vault {
     struct ob_intents intents; /* of the next commit */
     bool has_intents;
     bool reset_irqs; /* the next commit resets the interrupts, before its intents */
-    void *irqs, *maps, *shared, *ram;
+    void *irqs, *maps, *shared, *ram, *migration;
 };
 
 /* Makes a vault (fd -1), or takes over the one in `fd`, which belongs to the vault on success; live then holds what was

@@ -330,14 +330,14 @@ static void epoch_woken(struct ob_dev *dev, struct ob_source *source, uint32_t e
     (void)source;
     (void)events;
     ob_epoch_clear(ob_memory_epoch(dev->memory));
-    if (ob_memory_poisoned(dev->memory) && dev->phase == OB_PHASE_LIVE) {
+    if (ob_memory_poisoned(dev->memory) && (dev->phase == OB_PHASE_LIVE || dev->phase == OB_PHASE_STOPPED)) {
         ob_log(dev, "the client cut short a file that it had given as guest memory: its session ends");
         ob_client_gone(dev);
         return;
     }
     if (dev->phase == OB_PHASE_DRAINING)
         ob_end_go_on(dev);
-    else if (dev->req->wait == OB_WAIT_RETIRED || dev->req->wait == OB_WAIT_GRACE)
+    else if (dev->req->wait != OB_WAIT_NOTHING && dev->req->wait != OB_WAIT_HANDLER)
         (void)ob_req_finish(dev, 0);
 }
 

@@ -138,6 +138,8 @@ int ob_reader_add(struct ob_epoch *epoch, struct ob_reader *reader)
     reader->counters = counters;
     reader->held = 0;
     reader->watched = reader->lowered = false;
+    reader->pins = NULL;
+    reader->n_pins = reader->free_pin = 0;
     reader->next = epoch->readers;
     epoch->readers = reader;
     return 0;
@@ -155,6 +157,8 @@ int ob_reader_remove(struct ob_reader *reader)
     *link = reader->next;
     if (reader->counters)
         munmap(reader->counters, counters_size(epoch));
+    free(reader->pins);
+    reader->pins = NULL;
     reader->counters = NULL;
     reader->epoch = NULL;
     return 0;

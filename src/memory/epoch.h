@@ -33,6 +33,13 @@ struct ob_epoch {
     int wake_fd; /* constant; written to by readers */
 };
 
+/* A use that outlives a poll and writes: what is to be said of it when it is over. */
+struct ob_write_pin {
+    uint64_t iova, len; /* bytes */
+    uint32_t slot;
+    uint32_t next; /* in the list of free ones: an index plus one, 0: the last */
+};
+
 /* One per worker and device; ob_reader_add fills it. The memory is the caller's, and has to stay until
  * ob_reader_remove; mind the alignment when allocating (aligned_alloc). */
 struct ob_reader {
@@ -41,6 +48,8 @@ struct ob_reader {
     _Atomic uint32_t *counters; /* by slot; written by this reader's thread only */
     uint64_t held;              /* sum of the counters; this reader's thread only */
     bool watched, lowered;      /* this reader's thread only */
+    struct ob_write_pin *pins;  /* this reader's thread only, as what follows */
+    uint32_t n_pins, free_pin;  /* the first of the free ones: an index plus one */
     struct ob_reader *next;     /* control thread only */
 };
 

@@ -22,6 +22,7 @@ int ob_memory_new(struct ob_memory **memory, unsigned max_maps)
         return -ENOMEM;
     memset(m, 0, sizeof(*m));
     atomic_init(&m->poisoned, false);
+    atomic_init(&m->log, NULL);
     m->max_maps = max_maps;
     m->regions = calloc(max_maps, sizeof(*m->regions));
     if (!m->regions)
@@ -48,6 +49,8 @@ void ob_memory_free(struct ob_memory *memory)
             ob_backing_put(&memory->backing, memory->regions[i].extent);
     ob_backing_trim(&memory->backing, 0);
     ob_tree_fini(&memory->tree);
+    ob_dirty_free(atomic_load(&memory->log));
+    ob_dirty_free(memory->old_log);
     ob_epoch_free(memory->epoch);
     free(memory->regions);
     free(memory);

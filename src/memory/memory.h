@@ -10,6 +10,7 @@
 #ifndef OB_MEMORY_MEMORY_H
 #define OB_MEMORY_MEMORY_H
 
+#include "memory/dirty.h"
 #include "memory/epoch.h"
 
 #include <stdatomic.h>
@@ -93,13 +94,13 @@ int ob_memory_translate(const struct ob_memory *memory, uint64_t iova, size_t le
                         int max);
 
 /* [reader] The same, and good until ob_memory_unpin, however many polls and sleeps later: an unmap waits. pins has room
- * for max as iov has; pins[i] names the map that iov[i] lies in (the address alone does not: one file can be mapped
- * many times). */
-int ob_memory_pin(struct ob_reader *reader, const struct ob_memory *memory, uint64_t iova, size_t len, int prot,
+ * for max as iov has; pins[i] says what ob_memory_unpin has to know of iov[i] (the address alone does not: one file can
+ * be mapped many times). With PROT_WRITE also -ENOMEM. */
+int ob_memory_pin(struct ob_reader *reader, struct ob_memory *memory, uint64_t iova, size_t len, int prot,
                   struct iovec *iov, uint32_t *pins, int max);
 
 /* [reader] Undoes one ob_memory_pin that returned n, on the same reader. Never fails. */
-void ob_memory_unpin(struct ob_reader *reader, const uint32_t *pins, int n);
+void ob_memory_unpin(struct ob_reader *reader, struct ob_memory *memory, const uint32_t *pins, int n);
 
 /* What is at an address. */
 struct ob_memory_piece {
@@ -121,6 +122,7 @@ struct ob_window {
     uint64_t iova;
     uint64_t len;
     int prot;
+    struct ob_memory *memory;
     struct ob_window *next, **link; /* control thread only */
 };
 
@@ -137,5 +139,25 @@ static inline void *ob_window_pointer(const struct ob_window *window)
 {
     return atomic_load_explicit(&window->pointer, memory_order_acquire);
 }
+
+/* --- The log of what the device wrote (dirty.h) ------------------------------------------------------------------- */
+
+/* [control] Begins it, with pages of 2^shift bytes; the rest as in ob_dirty_new. Everything written from now on is
+ * logged once the readers have passed a quiescent point (ob_epoch_start). -EBUSY: one is running, or an old one is not
+ * gone; -ENOMEM. */
+int ob_memory_log_start(struct ob_memory *memory, unsigned shift, const struct ob_dirty_range *ranges, unsigned n,
+                        bool dirty);
+bool ob_memory_logging(const struct ob_memory *memory);
+/* [control] Ends it, if there is one. Readers may be looking at it: ob_memory_log_gone() says whether it is over, and
+ * arranges for the epoch's wake descriptor to become readable if it is not. */
+void ob_memory_log_stop(struct ob_memory *memory);
+bool ob_memory_log_gone(struct ob_memory *memory);
+/* [control] As ob_dirty_take, while there is a log. Windows for writing count as written as long as they are open,
+ * since nobody tells when their users write. */
+void ob_memory_log_take(struct ob_memory *memory, struct ob_dirty_range range, uint64_t page_size, uint8_t *bitmap);
+/* [reader, control] What was found by ob_memory_find or ob_memory_translate, or is reached by messages, was written. To
+ * be called after the write and before the next quiescent point. Pins and windows need no such call: a pin for writing
+ * counts as written when it begins and when it ends. */
+void ob_memory_written(struct ob_memory *memory, uint64_t iova, uint64_t len);
 
 #endif

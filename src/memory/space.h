@@ -28,6 +28,7 @@ struct ob_region {
 struct ob_memory {
     struct ob_tree tree; /* first: what readers look at, a line of its own */
     alignas(OB_CACHE_LINE) atomic_bool poisoned;
+    _Atomic(struct ob_dirty *) log; /* NULL: nobody asks */
     struct ob_epoch *epoch;
     struct ob_region *regions, *free;
     unsigned max_maps;
@@ -36,7 +37,21 @@ struct ob_memory {
     unsigned slots; /* regions that are mapped or not yet retired */
     struct ob_window *windows;
     struct ob_backing backing;
+    struct ob_dirty *old_log; /* readers may be marking in it until log_token has passed */
+    uint64_t log_token;
 };
+
+/* ob_memory_written(), which costs one load as long as nobody asks. */
+static inline void ob_log_written(struct ob_memory *memory, uint64_t iova, uint64_t len)
+{
+    struct ob_dirty *log = atomic_load_explicit(&memory->log, memory_order_acquire);
+
+    if (__builtin_expect(log != NULL, 0) && len > 0)
+        ob_dirty_mark(log, (struct ob_dirty_range){ iova, len });
+}
+
+/* What a window for writing may have written. */
+void ob_windows_log(struct ob_memory *memory, const struct ob_window *window);
 
 /* The windows over [iova, iova + size), just before it is unmapped and just after it was mapped. */
 void ob_windows_unmap(struct ob_memory *memory, uint64_t iova, uint64_t size);

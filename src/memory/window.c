@@ -35,8 +35,10 @@ static void *window_host(const struct ob_memory *memory, const struct ob_window 
 void ob_windows_unmap(struct ob_memory *memory, uint64_t iova, uint64_t size)
 {
     for (struct ob_window *w = memory->windows; w; w = w->next)
-        if (overlaps(w, iova, size))
+        if (overlaps(w, iova, size)) {
+            ob_windows_log(memory, w);
             atomic_store_explicit(&w->pointer, NULL, memory_order_relaxed); /* published by the epoch */
+        }
 }
 
 void ob_windows_map(struct ob_memory *memory, uint64_t iova, uint64_t size)
@@ -53,6 +55,7 @@ int ob_window_open(struct ob_memory *memory, struct ob_window *window, uint64_t 
     window->iova = iova;
     window->len = len;
     window->prot = prot;
+    window->memory = memory;
     atomic_init(&window->pointer, window_host(memory, window));
     window->next = memory->windows;
     window->link = &memory->windows;
@@ -64,6 +67,7 @@ int ob_window_open(struct ob_memory *memory, struct ob_window *window, uint64_t 
 
 void ob_window_close(struct ob_window *window)
 {
+    ob_windows_log(window->memory, window);
     atomic_store_explicit(&window->pointer, NULL, memory_order_relaxed);
     *window->link = window->next;
     if (window->next)

@@ -31,7 +31,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static unsigned vectors_of(const struct ob_pci_layout *layout)
+unsigned ob_irqs_vectors(const struct ob_pci_layout *layout)
 {
     unsigned vectors = layout->pin ? 1 : 0;
 
@@ -42,7 +42,7 @@ static unsigned vectors_of(const struct ob_pci_layout *layout)
 
 size_t ob_irqs_state_size(const struct ob_pci_layout *layout)
 {
-    return sizeof(struct ob_irq_state) + vectors_of(layout) * sizeof(struct ob_irq_vector);
+    return sizeof(struct ob_irq_state) + ob_irqs_vectors(layout) * sizeof(struct ob_irq_vector);
 }
 
 int ob_irqs_new(const struct ob_pci_layout *layout, void *state, struct ob_irqs **out)
@@ -67,7 +67,7 @@ int ob_irqs_new(const struct ob_pci_layout *layout, void *state, struct ob_irqs 
         return -ENOMEM;
     irqs->layout = layout;
     irqs->state = state;
-    irqs->vectors = vectors_of(layout);
+    irqs->vectors = ob_irqs_vectors(layout);
     for (unsigned i = 0; i < VFIO_PCI_NUM_IRQS; i++) {
         irqs->first[i] = irqs->n_slots;
         irqs->counts[i] = counts[i];
@@ -256,6 +256,14 @@ int ob_irqs_pulse(struct ob_irqs *irqs, unsigned vector)
     return 0;
 }
 
+void ob_irqs_notify(struct ob_irqs *irqs, uint32_t index)
+{
+    int slot = atomic_load(&irqs->slots[irqs->first[index]]);
+
+    if (slot >= 0)
+        ob_irqs_signal(slot);
+}
+
 void ob_irqs_reevaluate(struct ob_irqs *irqs)
 {
     for (unsigned i = 0; i < irqs->vectors; i++)
@@ -281,8 +289,15 @@ void ob_irqs_config(struct ob_irqs *irqs, const uint8_t *config)
     if (layout->pin && !(gate & (OB_GATE_MSI | OB_GATE_MSIX)) && !ob_pci_intx_disabled(config) &&
         !ob_pci_in_d3(layout, config))
         gate |= OB_GATE_INTX;
+    if (irqs->held)
+        gate &= ~(OB_GATE_SEND | OB_GATE_INTX);
     atomic_store(&irqs->gate, gate);
     ob_irqs_reevaluate(irqs);
+}
+
+void ob_irqs_hold(struct ob_irqs *irqs, bool held)
+{
+    irqs->held = held;
 }
 
 void ob_irqs_reset(struct ob_irqs *irqs)

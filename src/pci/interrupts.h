@@ -42,6 +42,18 @@ void ob_irqs_disconnect(struct ob_irqs *irqs);
  * after ob_irqs_new), then delivers what has become possible. */
 void ob_irqs_config(struct ob_irqs *irqs, const uint8_t *config);
 
+/* From the next ob_irqs_config on nothing is delivered, until one that follows the end of it: what becomes due
+ * meanwhile is recorded, and goes out then. */
+void ob_irqs_hold(struct ob_irqs *irqs, bool held);
+
+/* What a device that is migrated takes along, in a form that does not change with this code: conditions, what is
+ * pending, the MSI-X table; ob_irqs_saved_size() bytes, unaligned. ob_irqs_load() is for what ob_irqs_load_check() has
+ * passed (-EINVAL: it is of other interrupts, or senseless), while nothing is delivered. */
+size_t ob_irqs_saved_size(const struct ob_pci_layout *layout);
+void ob_irqs_save(const struct ob_irqs *irqs, void *out);
+int ob_irqs_load_check(const struct ob_irqs *irqs, const void *in, size_t size);
+void ob_irqs_load(struct ob_irqs *irqs, const void *in);
+
 /* Delivers everything that is due; may be repeated at will. */
 void ob_irqs_reevaluate(struct ob_irqs *irqs);
 
@@ -52,6 +64,10 @@ int ob_irqs_level(struct ob_irqs *irqs, unsigned vector, bool on);
 /* A message: with MSI and MSI-X as if a condition began. INTx does not know it. A vector is used by levels or by
  * pulses, not both. Returns 0, or -EINVAL if there is no such vector. */
 int ob_irqs_pulse(struct ob_irqs *irqs, unsigned vector);
+
+/* VFIO's own interrupts, ERR and REQ, which tell the client and not the guest: whatever configuration space says, the
+ * eventfd is written; without one nobody wanted to know, and it is forgotten, as by the kernel's vfio-pci. */
+void ob_irqs_notify(struct ob_irqs *irqs, uint32_t index);
 
 /* What configuration space shows of the interrupts. */
 void ob_irqs_live(const struct ob_irqs *irqs, struct ob_pci_live *live);

@@ -50,6 +50,7 @@ struct ob_irqs {
     struct ob_irq_state *state;
     unsigned vectors;
     _Atomic uint64_t gate;              /* OB_GATE_*, written by the control thread */
+    bool held;                          /* whatever configuration space says, nothing goes out */
     unsigned first[VFIO_PCI_NUM_IRQS];  /* slot of an index's vector 0 */
     unsigned counts[VFIO_PCI_NUM_IRQS]; /* vectors of an index */
     int poll_fds[OB_IRQ_POLLS];         /* or -1 */
@@ -59,6 +60,10 @@ struct ob_irqs {
     _Atomic int slots[];
 };
 
+/* The most vectors that any kind of interrupt has. */
+unsigned ob_irqs_vectors(const struct ob_pci_layout *layout);
+/* The bits of an MSI-X entry's dwords that can be written. */
+extern const uint32_t ob_msix_writable[4];
 /* Sends what is pending of a vector, if that is possible. */
 void ob_irqs_deliver(struct ob_irqs *irqs, unsigned vector);
 /* Sets the client's mask of INTx. */

@@ -15,7 +15,7 @@ static bool inside(uint32_t size, uint64_t off, size_t len)
 
 /* The bits of an entry's dwords that can be written: the address is a multiple of four, the other bits of vector
  * control are reserved (PCI 3.0, 6.8.2.6 to 6.8.2.9). */
-static const uint32_t writable[4] = { ~3u, ~0u, ~0u, PCI_MSIX_ENTRY_CTRL_MASKBIT };
+const uint32_t ob_msix_writable[4] = { ~3u, ~0u, ~0u, PCI_MSIX_ENTRY_CTRL_MASKBIT };
 
 static _Atomic uint32_t *dword_at(const struct ob_irqs *irqs, uint64_t off)
 {
@@ -60,7 +60,7 @@ int ob_irqs_table_write(struct ob_irqs *irqs, uint64_t off, size_t len, const vo
         size_t n = piece(off, len);
 
         memcpy((uint8_t *)&value + off % 4, bytes, n);
-        atomic_store(dword_at(irqs, off), le32toh(value) & writable[off % PCI_MSIX_ENTRY_SIZE / 4]);
+        atomic_store(dword_at(irqs, off), le32toh(value) & ob_msix_writable[off % PCI_MSIX_ENTRY_SIZE / 4]);
         if (control) {
             atomic_store(&irqs->state->table_written, 1);
             ob_irqs_deliver(irqs, (unsigned)(off / PCI_MSIX_ENTRY_SIZE));

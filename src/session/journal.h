@@ -32,8 +32,8 @@
 struct ob_position {
     uint64_t executed;  /* requests before this are done */
     uint64_t out_tail;  /* bytes of `out` that are valid */
-    uint64_t out_fd_at; /* the message that begins here carries the descriptor of region out_region */
-    int32_t out_region; /* -1: none does */
+    uint64_t out_fd_at; /* the message that begins here carries descriptors: */
+    int32_t out_fds;    /* which ones, as ob_session_reply() was told; -1: none does */
     uint32_t part;      /* how much of the request at `executed` is done: bytes of an access, writes of a WRITE_MULTI */
 };
 

@@ -1,18 +1,20 @@
 /* VERSION: what both sides can do. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "session/session.h"
 
-/* What we offer. The list must be a subset of the client's: numbers say what we take and always hold, the rest is only
- * there if the client can do it too. */
+/* What we offer. The list must be a subset of the client's: of maps and page sizes what both can do, and the rest only
+ * if the client has it too. How much of data and descriptors we take is ours alone to say. */
 static struct ob_capabilities offer(const struct ob_capabilities *peer)
 {
     struct ob_capabilities ours = ob_capabilities_default;
 
     ours.max_msg_fds = OB_RECEIVER_MAX_FDS;
     ours.max_data_xfer_size = OB_SESSION_MAX_DATA;
-    ours.max_dma_maps = OB_SESSION_MAX_DMA_MAPS;
+    ours.max_dma_maps = ob_session_max_maps(peer);
+    ours.pgsizes = ob_session_pages(peer);
     ours.write_multiple = peer->write_multiple;
     ours.twin_socket.supported = false;
     return ours;
@@ -37,6 +39,13 @@ int ob_session_negotiate(struct ob_session *s)
     if (err) {
         s->closing = true;
         return err;
+    }
+    if (ob_session_pages(&peer) == 0) {
+        snprintf(s->why, sizeof(s->why),
+                 "the client maps memory in pages of 0x%" PRIx64 " only (pgsizes): sizes from 4096 bytes are needed",
+                 peer.pgsizes);
+        s->closing = true;
+        return -EINVAL;
     }
     struct ob_capabilities ours = offer(&peer);
     char text[OB_VERSION_MAX_TEXT];

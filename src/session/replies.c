@@ -8,7 +8,7 @@
 #include "session/steps.h"
 #include "transport/sender.h"
 
-/* QEMU reads a header with one call, and a descriptor only with a message of its own: `size` more bytes join what is
+/* QEMU reads a header with one call, and descriptors only with a message of their own: `size` more bytes join what is
  * unsent, or what is unsent goes first. */
 static void gather(struct ob_session *s, size_t size, bool alone)
 {
@@ -49,7 +49,7 @@ void *ob_session_reply_tail(struct ob_session *s)
     return out_end(s) + ob_tail_offset(s->request.header.command, true);
 }
 
-void ob_session_reply(struct ob_session *s, struct ob_message *m, int region)
+void ob_session_reply(struct ob_session *s, struct ob_message *m, int what)
 {
     const struct ob_header *request = &s->request.header;
 
@@ -63,7 +63,7 @@ void ob_session_reply(struct ob_session *s, struct ob_message *m, int region)
     }
     gather(s, size, m->nfds > 0);
     if (m->nfds > 0) { /* advance() has seen to it that no other is unsent */
-        s->position.out_region = region;
+        s->position.out_fds = what;
         s->position.out_fd_at = s->position.out_tail;
     }
     append(s, size);
@@ -113,7 +113,7 @@ int ob_session_request(struct ob_session *s, struct ob_message *m)
     return err ? err : m->header.id;
 }
 
-/* How far the next call may go: a message with a descriptor goes alone, whatever lies around it. */
+/* How far the next call may go: a message with descriptors goes alone, whatever lies around it. */
 static uint64_t send_end(const struct ob_session *s)
 {
     const struct ob_journal_header *h = s->journal.header;
@@ -137,8 +137,11 @@ static ssize_t send_until(struct ob_session *s, uint64_t end)
     size_t len = end - h->out_sent;
 
     ob_step(sending);
-    if (h->out_sent == ob_session_fd_at(s))
-        return ob_send_with_fd(s->fd, bytes, len, s->ops->region_fd(s->back, s->position.out_region));
+    if (h->out_sent == ob_session_fd_at(s)) {
+        int fds[OB_SEND_MAX_FDS];
+        unsigned n = s->ops->reply_fds(s->back, s->position.out_fds, fds);
+        return ob_send_with_fds(s->fd, bytes, len, fds, n);
+    }
     return ob_send_bytes(s->fd, bytes, len);
 }
 

@@ -7,12 +7,12 @@
 /* Writes a refusal behind out_tail. */
 void ob_session_reply_error(struct ob_session *s, const struct ob_header *request, int err);
 
-/* Where the unsent message begins that carries a descriptor, or UINT64_MAX. */
+/* Where the unsent message begins that carries descriptors, or UINT64_MAX. */
 static inline uint64_t ob_session_fd_at(const struct ob_session *s)
 {
     const struct ob_position *p = &s->position;
 
-    return p->out_region >= 0 && p->out_fd_at >= s->journal.header->out_sent ? p->out_fd_at : UINT64_MAX;
+    return p->out_fds != -1 && p->out_fd_at >= s->journal.header->out_sent ? p->out_fd_at : UINT64_MAX;
 }
 
 /* Sends what is valid and unsent. 0 (also when the peer does not take all: s->blocked) or -errno. */

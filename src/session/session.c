@@ -64,7 +64,7 @@ void ob_session_connect(struct ob_session *s, int fd)
     ob_receiver_init(&s->receiver);
     s->position.executed = h->in_tail;
     s->position.part = 0;
-    s->position.out_region = -1;
+    s->position.out_fds = -1;
     commit(s);
 }
 
@@ -170,7 +170,7 @@ void ob_session_end(struct ob_session *s)
     s->kept = s->blocked = false;
     s->position.executed = s->scanned = h->in_tail;
     s->position.part = 0;
-    s->position.out_region = -1;
+    s->position.out_fds = -1;
     h->connected = false;
     commit(s);
     ob_journal_store(&h->out_sent, s->position.out_tail);

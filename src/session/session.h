@@ -21,6 +21,9 @@
 /* The most maps, and bytes of data in a message, that a server takes. */
 #define OB_SESSION_MAX_DATA     1048576u
 #define OB_SESSION_MAX_DMA_MAPS 65535u
+/* Page sizes of maps: from 4 KiB, below which no host has pages, every power of two that the text of VERSION can hold.
+ */
+#define OB_SESSION_PAGES ((uint64_t)INT64_MAX & ~UINT64_C(4095))
 /* The most data in one message of ours: QEMU does not look at short transfers above this (DMA_READ, DMA_WRITE). */
 #define OB_SESSION_DMA_PIECE 32768u
 
@@ -38,8 +41,9 @@ struct ob_session_ops {
     void (*answered)(void *back, uint16_t id, const struct ob_message *reply, int err);
     /* VERSION is agreed upon. */
     void (*opened)(void *back);
-    /* The descriptor that a region's information carries. It stays the back's. */
-    int (*region_fd)(void *back, int region);
+    /* The descriptors that an unsent reply carries, `what` as ob_session_reply() was told, which a successor is too.
+     * Fills fds[0..OB_SEND_MAX_FDS), which stay the back's, and returns how many. */
+    unsigned (*reply_fds)(void *back, int what, int *fds);
 };
 
 /* A message of ours that waits for its answer. */
@@ -96,9 +100,10 @@ int ob_session_advance(struct ob_session *s);
 void ob_session_end(struct ob_session *s);
 
 /* From execute() or for a kept request: the reply, whose header fields are set here. For data that is to be produced in
- * place, ob_session_reply_tail() gives its memory (OB_SESSION_MAX_DATA bytes) beforehand. m->nfds 1 sends the
- * descriptor of `region` with it. Nothing is written for a request that wants no reply. */
-void ob_session_reply(struct ob_session *s, struct ob_message *m, int region);
+ * place, ob_session_reply_tail() gives its memory (OB_SESSION_MAX_DATA bytes) beforehand. With m->nfds
+ * descriptors go along, those that ops->reply_fds() says to be `what` (not negative). Nothing is written for a request
+ * that wants no reply. */
+void ob_session_reply(struct ob_session *s, struct ob_message *m, int what);
 void *ob_session_reply_tail(struct ob_session *s);
 
 /* The kept request is executed (err 0: replied if need be), or refused with err. Commits; call ob_session_advance()
@@ -115,6 +120,17 @@ static inline bool ob_session_negotiated(const struct ob_session *s)
     const struct ob_journal_header *h = s->journal.header;
 
     return h->negotiated > h->connection && h->negotiated <= s->position.executed;
+}
+
+/* What is common to us and a client: the page sizes of maps, or'ed together (0: none), and how many maps. */
+static inline uint64_t ob_session_pages(const struct ob_capabilities *peer)
+{
+    return peer->pgsizes & OB_SESSION_PAGES;
+}
+
+static inline uint32_t ob_session_max_maps(const struct ob_capabilities *peer)
+{
+    return peer->max_dma_maps < OB_SESSION_MAX_DMA_MAPS ? peer->max_dma_maps : OB_SESSION_MAX_DMA_MAPS;
 }
 
 /* Whether there is a request that waits for nothing but ob_session_advance(). */

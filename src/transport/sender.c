@@ -1,4 +1,4 @@
-/* Sends bytes, with a descriptor or without; see sender.h. */
+/* Sends bytes, with descriptors or without; see sender.h. */
 #include "transport/sender.h"
 
 #include <errno.h>
@@ -15,25 +15,25 @@ ssize_t ob_send_bytes(int fd, const void *buf, size_t len)
     return sent < 0 ? -errno : sent;
 }
 
-ssize_t ob_send_with_fd(int fd, const void *buf, size_t len, int passed)
+ssize_t ob_send_with_fds(int fd, const void *buf, size_t len, const int *passed, unsigned count)
 {
     union {
         struct cmsghdr header; /* aligns the buffer */
-        unsigned char bytes[CMSG_SPACE(sizeof(int))];
-    } control = { 0 };
+        unsigned char bytes[CMSG_SPACE(OB_SEND_MAX_FDS * sizeof(int))];
+    } control;
     struct iovec iov = { .iov_base = (void *)buf, .iov_len = len };
-    struct msghdr msg = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes)
-    };
-    struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes };
     ssize_t sent;
 
-    if (len == 0) /* a descriptor needs a byte to ride on */
+    if (len == 0 || count == 0 || count > OB_SEND_MAX_FDS) /* descriptors need a byte to ride on */
         return -EINVAL;
+    msg.msg_controllen = CMSG_SPACE(count * sizeof(int));
+    memset(control.bytes, 0, msg.msg_controllen);
+    struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
     cmsg->cmsg_level = SOL_SOCKET;
     cmsg->cmsg_type = SCM_RIGHTS;
-    cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(cmsg), &passed, sizeof(int));
+    cmsg->cmsg_len = CMSG_LEN(count * sizeof(int));
+    memcpy(CMSG_DATA(cmsg), passed, count * sizeof(int));
     sent = sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
     return sent < 0 ? -errno : sent;
 }

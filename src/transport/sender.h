@@ -1,4 +1,4 @@
-/* Sends replies from the caller's buffer: many in one system call, or one with its descriptor.
+/* Sends replies from the caller's buffer: many in one system call, or one with its descriptors.
  *
  * QEMU reads the 16 bytes of a header with one call and gives the session up when it gets fewer, so no header may lie
  * across two segments. Linux makes one segment of a sendmsg() of up to 32 KiB and accepts it whole or not at all
@@ -26,9 +26,13 @@ static inline bool ob_send_joins(size_t gathered, size_t next)
  * -EPIPE or -ECONNRESET when it is gone, -EINVAL when `len` is 0. Any thread, one at a time for each socket. */
 ssize_t ob_send_bytes(int fd, const void *buf, size_t len);
 
-/* The same with the descriptor `passed`, for one message and nothing else in `buf`. The descriptor stays the caller's.
- * It has gone with the first byte: when fewer bytes went than asked, the rest is sent with ob_send_bytes(). Also -EBADF
- * when `passed` is not open, and -ETOOMANYREFS when too many descriptors are on their way. */
-ssize_t ob_send_with_fd(int fd, const void *buf, size_t len, int passed);
+/* The most descriptors that go with one message: Linux takes no more. */
+#define OB_SEND_MAX_FDS 253u
+
+/* The same with the `count` descriptors in `passed`, for one message and nothing else in `buf`. They stay the caller's.
+ * They have gone with the first byte: when fewer bytes went than asked, the rest is sent with ob_send_bytes(). Also
+ * -EINVAL when `count` is 0 or above OB_SEND_MAX_FDS, -EBADF when one is not open, and -ETOOMANYREFS when too many
+ * descriptors are on their way. */
+ssize_t ob_send_with_fds(int fd, const void *buf, size_t len, const int *passed, unsigned count);
 
 #endif

@@ -2,6 +2,7 @@
 #include <outboard/client.h>
 
 #include "edu_regs.h"
+#include "testdev_regs.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -303,13 +304,99 @@ static void test_mapped_memory(void **state)
     ob_client_close(client);
 }
 
+static void test_moves_a_device(void **state)
+{
+    struct ob_client *from = spawn("OUTBOARD_TESTDEV", NULL), *to = spawn("OUTBOARD_TESTDEV", NULL);
+    size_t room = 1 << 24, have = 0;
+    uint8_t *stream = malloc(room);
+    uint32_t device_state;
+    uint64_t flags, most;
+    ssize_t n;
+
+    assert_non_null(stream);
+    ok(ob_client_migration_flags(from, &flags));
+    assert_true(flags & VFIO_MIGRATION_STOP_COPY);
+    ok(ob_client_migration_size(from, &most));
+    write32(from, TD_BAR, TD_SCRATCH, 0xc0ffee);
+    assert_int_equal(ob_client_migration_set_state(from, VFIO_DEVICE_STATE_ERROR, NULL), -EINVAL);
+    ok(ob_client_migration_set_state(from, VFIO_DEVICE_STATE_STOP_COPY, NULL));
+    ok(ob_client_migration_state(from, &device_state));
+    assert_int_equal(device_state, VFIO_DEVICE_STATE_STOP_COPY);
+    while ((n = ob_client_migration_read(from, stream + have, room - have, NULL)) > 0)
+        have += (size_t)n;
+    assert_int_equal(n, 0);
+    assert_in_range(have, 1, most);
+    ok(ob_client_migration_set_state(to, VFIO_DEVICE_STATE_RESUMING, NULL));
+    ok(ob_client_migration_write(to, stream, have, NULL));
+    ok(ob_client_migration_set_state(to, VFIO_DEVICE_STATE_RUNNING, NULL));
+    assert_int_equal(read32(to, TD_BAR, TD_SCRATCH), 0xc0ffee);
+    free(stream);
+    ob_client_close(from);
+    ob_client_close(to);
+}
+
+static void test_dirty_pages(void **state)
+{
+    uint8_t *memory = calloc(1, 0x10000);
+    struct ob_client *client =
+        spawn("OUTBOARD_EDU", &(struct ob_client_options){ .dma = serve_dma, .dma_ctx = memory });
+    uint64_t bitmap = UINT64_MAX;
+
+    ok(ob_client_dma_map(client, 0x10000, 0x10000, PROT_READ | PROT_WRITE, -1, 0, NULL));
+    assert_true(ob_client_dirty_report(client, 0x10000, 0x10000, 4096, &bitmap) < 0); /* not started */
+    ok(ob_client_dirty_start(client, 4096, NULL, 0));
+    copy_by_dma(client, memory);
+    ok(ob_client_dirty_report(client, 0x10000, 0x10000, 4096, &bitmap));
+    assert_int_equal(bitmap, 1 << 2);
+    ok(ob_client_dirty_report(client, 0x10000, 0x10000, 4096, &bitmap));
+    assert_int_equal(bitmap, 0);
+    assert_int_equal(ob_client_dirty_report(client, 0x10000, 0x10000, 4097, &bitmap), -EINVAL);
+    ok(ob_client_dirty_stop(client));
+    ob_client_close(client);
+    free(memory);
+}
+
+/* A program that listens at a path of ours, one that is not there, and one that ends at once. */
+static void test_programs(void **state)
+{
+    int before = open_descriptors();
+    char why[256] = "", *command = strdup(getenv("OUTBOARD_EDU")), *rest = NULL;
+    char by_path[] = "--socket-path={socket}", false_path[] = "/bin/false", nowhere[] = "/nowhere/at-all";
+    struct ob_client *client = NULL;
+    char *argv[8];
+    int n = 0;
+
+    for (char *word = strtok_r(command, " ", &rest); word && n < 6; word = strtok_r(NULL, " ", &rest))
+        argv[n++] = word;
+    argv[n++] = by_path;
+    argv[n] = NULL;
+    if (ob_client_spawn(argv, NULL, &client, why, sizeof(why)) != 0)
+        fail_msg("%s", why);
+    assert_int_equal(read32(client, EDU_BAR, EDU_ID), EDU_ID_VALUE);
+    ob_client_close(client);
+    assert_int_equal(ob_client_spawn((char *[]){ nowhere, NULL }, NULL, &client, why, sizeof(why)), -ENOENT);
+    assert_non_null(strstr(why, nowhere));
+    assert_int_equal(ob_client_spawn((char *[]){ false_path, NULL }, NULL, &client, why, sizeof(why)), -ENOTCONN);
+    assert_non_null(strstr(why, "status 1"));
+    assert_true(ob_client_spawn((char *[]){ false_path, by_path, NULL }, NULL, &client, why, sizeof(why)) < 0);
+    free(command);
+    assert_int_equal(open_descriptors(), before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_describes_the_device), cmocka_unit_test(test_reads_and_writes),
-        cmocka_unit_test(test_asynchronous_calls),   cmocka_unit_test(test_dma_by_messages),
-        cmocka_unit_test(test_dma_by_mapping),       cmocka_unit_test(test_interrupts),
-        cmocka_unit_test(test_a_killed_server),      cmocka_unit_test(test_mapped_memory),
+        cmocka_unit_test(test_describes_the_device),
+        cmocka_unit_test(test_reads_and_writes),
+        cmocka_unit_test(test_asynchronous_calls),
+        cmocka_unit_test(test_dma_by_messages),
+        cmocka_unit_test(test_dma_by_mapping),
+        cmocka_unit_test(test_interrupts),
+        cmocka_unit_test(test_a_killed_server),
+        cmocka_unit_test(test_mapped_memory),
+        cmocka_unit_test(test_moves_a_device),
+        cmocka_unit_test(test_dirty_pages),
+        cmocka_unit_test(test_programs),
     };
 
     return cmocka_run_group_tests_name("client", tests, NULL, NULL);

@@ -4,8 +4,10 @@
  *
  * For each label the process dies at its first passage, in the next run at its second, and so on until a run needs
  * fewer passages than that. Needs a library with the labels compiled in (option crash_steps). */
+#include "bells.h"
 #include "edu_dma.h"
 #include "lifeline.h"
+#include "migrate_client.h"
 #include "testdev_regs.h"
 
 #include <linux/serial_reg.h>
@@ -202,6 +204,57 @@ static void test_ring(void **state)
     at_every_step("OUTBOARD_TESTDEV", ring_script, 100);
 }
 
+/* Doorbells: the client goes on ringing the eventfds that it has, and no ring is lost. A successor rings each once more
+ * on its own: hence "at least". ERR and REQ are told with the commit. */
+static void await_rings(struct ob_raw *raw, unsigned event, uint32_t least)
+{
+    while (bells_count(raw, event) < least) {
+    }
+}
+
+static void bells_script(struct ob_life *life)
+{
+    struct ob_raw *raw = &life->raw;
+    int event = ob_event_new();
+    struct bells bells, again;
+
+    ob_ok(ob_raw_handshake(raw));
+    bells_ask(raw, TD_BAR, 4096, &bells);
+    assert_int_equal(bells.nfds, 4);
+    ob_ok(ob_set_eventfds(raw, VFIO_PCI_REQ_IRQ_INDEX, 0, 1, &event));
+    for (uint32_t i = 1; i <= 3; i++) {
+        uint32_t worker = bells_count(raw, 0), control = bells_count(raw, 3);
+
+        bells_ring(&bells, 0); /* the worker's */
+        await_rings(raw, 0, worker + 1);
+        bells_ring(&bells, 4); /* the control loop's */
+        await_rings(raw, 3, control + 1);
+        ob_write32(raw, TD_BAR, 0x104, i);
+        ob_ok(ob_raw_write(raw, TD_BAR, 0x118, &i, 1));
+        await_rings(raw, 0, worker + 2);
+        await_rings(raw, 3, control + 2);
+        ob_write32(raw, TD_BAR, TD_NOTIFY, TD_NOTIFY_REQ);
+        assert_in_range(ob_event_take(event), 1, 2);
+        ob_write32(raw, TD_MIXED, 0, i);
+        ob_write32(raw, TD_WHOLE, 0x1ffc, ~i);
+        assert_int_equal(ob_read32(raw, TD_MIXED, 0), i);
+        assert_int_equal(ob_read32(raw, TD_WHOLE, 0x1ffc), ~i);
+    }
+    /* Who asks again gets the same ones. */
+    bells_ask(raw, TD_BAR, 4096, &again);
+    uint32_t count = bells_count(raw, 0);
+    bells_ring(&again, 0);
+    await_rings(raw, 0, count + 1);
+    bells_close(&again);
+    bells_close(&bells);
+    close(event);
+}
+
+static void test_bells(void **state)
+{
+    at_every_step("OUTBOARD_TESTDEV", bells_script, 100);
+}
+
 /* --- edu -----------------------------------------------------------------------------------------------------------
  */
 
@@ -299,13 +352,75 @@ static void test_serial(void **state)
     at_every_step("OUTBOARD_SERIAL", serial_script, 100);
 }
 
+/* --- Migration: out of the device and into it again, with its log on ----------------------------------------------
+ */
+
+static void migrate_script(struct ob_life *life)
+{
+    struct ob_raw *raw = &life->raw;
+    int guest = ob_guest_memory(4 * PAGE);
+    uint64_t ring = PAGE, bitmap = 0;
+    enum mig_state state;
+    uint8_t *data;
+    size_t size;
+
+    struct td_entry entry = { 2 * PAGE, 3 * PAGE + 8, 4, TD_NO_VECTOR, 0, 0 };
+    assert_int_equal(pwrite(guest, &entry, sizeof(entry), 0), sizeof(entry));
+    assert_int_equal(pwrite(guest, "moved", 5, PAGE), 5);
+    ob_ok(ob_raw_handshake(raw));
+    ob_ok(ob_raw_map(raw, ring, 3 * PAGE, 3, guest, 0));
+    ob_set_command(raw, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    ob_ok(mig_log_start(raw, PAGE, NULL, 0));
+    ob_write32(raw, TD_BAR, TD_TICK, 5);
+    ob_write32(raw, 4, 0x1ffc, 0x600df00d);
+    ob_ok(ob_raw_write(raw, TD_BAR, TD_RING_ADDR, &ring, sizeof(ring)));
+    ob_write32(raw, TD_BAR, TD_RING_SIZE, 4);
+    ob_write32(raw, TD_BAR, TD_RING_CTRL, 1);
+    ob_write32(raw, TD_BAR, TD_DOORBELL, 1);
+    ob_wait_register(raw, TD_BAR, TD_RING_DONE, UINT32_MAX, 1);
+    ob_ok(mig_log_report(raw, PAGE, 3 * PAGE, PAGE, &bitmap));
+    assert_int_equal(bitmap & 4, 4); /* more is allowed, less is not */
+    ob_ok(mig_set_state(raw, MIG_PRE_COPY));
+    ob_write32(raw, TD_BAR, TD_TICK, 2);
+    ob_ok(mig_set_state(raw, MIG_STOP_COPY));
+    ob_ok(mig_read_all(raw, 50000, &data, &size));
+    ob_ok(mig_set_state(raw, MIG_RESUMING));
+    ob_ok(mig_write_all(raw, 50000, data, size));
+    ob_ok(mig_set_state(raw, MIG_RUNNING));
+    ob_ok(mig_get_state(raw, &state));
+    assert_int_equal(state, MIG_RUNNING);
+    assert_int_equal(ob_read32(raw, TD_BAR, TD_COUNT), 7);
+    assert_int_equal(ob_read32(raw, TD_BAR, TD_RING_DONE), 1);
+    assert_int_equal(ob_read32(raw, 4, 0x1ffc), 0x600df00d);
+    assert_int_equal(ob_config16(raw, PCI_COMMAND), PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    ob_ok(mig_log_stop(raw));
+    free(data);
+    close(guest);
+}
+
+static void test_migrate(void **state)
+{
+    at_every_step("OUTBOARD_TESTDEV", migrate_script, 100);
+}
+
+static void test_migrate_again_and_again(void **state)
+{
+    again_and_again("OUTBOARD_TESTDEV", migrate_script, 7);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_count),  cmocka_unit_test(test_count_again_and_again),
-        cmocka_unit_test(test_multi),  cmocka_unit_test(test_ring),
-        cmocka_unit_test(test_edu),    cmocka_unit_test(test_edu_again_and_again),
+        cmocka_unit_test(test_count),
+        cmocka_unit_test(test_count_again_and_again),
+        cmocka_unit_test(test_multi),
+        cmocka_unit_test(test_ring),
+        cmocka_unit_test(test_bells),
+        cmocka_unit_test(test_edu),
+        cmocka_unit_test(test_edu_again_and_again),
         cmocka_unit_test(test_serial),
+        cmocka_unit_test(test_migrate),
+        cmocka_unit_test(test_migrate_again_and_again),
     };
 
     signal(SIGPIPE, SIG_IGN);

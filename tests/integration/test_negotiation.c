@@ -133,6 +133,47 @@ static void test_capabilities_alone(void **state)
     }
 }
 
+/* Of page sizes and of maps the reply names what both sides can do. */
+static void test_common(void **state)
+{
+    static const struct {
+        const char *offer;
+        json_int_t pages, maps;
+    } cases[] = {
+        { "{\"capabilities\":{\"pgsizes\":4096,\"max_dma_maps\":65535}}", 4096, 65535 },
+        { "{\"capabilities\":{}}", 4096, 65535 },
+        { "{\"capabilities\":{\"pgsizes\":2101248,\"max_dma_maps\":7}}", 2101248, 7 },
+        { "{\"capabilities\":{\"pgsizes\":2097664,\"max_dma_maps\":0}}", 2097152, 0 },
+        { "{\"capabilities\":{\"pgsizes\":65536,\"max_dma_maps\":65536}}", 65536, 65535 },
+        { "{\"capabilities\":{\"pgsizes\":9223372036854775807,\"max_dma_maps\":4294967295}}", INT64_MAX - 4095, 65535 },
+    };
+    struct ob_fixture *fixture = *state;
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        json_t *caps = negotiate(&fixture->raw, 0, cases[i].offer);
+
+        assert_int_equal(json_integer_value(json_object_get(caps, "pgsizes")), cases[i].pages);
+        assert_int_equal(json_integer_value(json_object_get(caps, "max_dma_maps")), cases[i].maps);
+        json_decref(caps);
+        assert_session_works(&fixture->raw);
+        ob_fixture_reconnect(fixture);
+    }
+}
+
+/* Pages smaller than any host's: no session, rather than one in which no map works. */
+static void test_small_pages(void **state)
+{
+    static const char *const texts[] = { "{\"capabilities\":{\"pgsizes\":512}}", "{\"capabilities\":{\"pgsizes\":1}}",
+                                         "{\"capabilities\":{\"pgsizes\":4095}}" };
+    struct ob_fixture *fixture = *state;
+
+    for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+        assert_int_equal(ob_raw_version(&fixture->raw, 0, 0, texts[i], NULL), EINVAL);
+        ob_ok(ob_raw_wait_closed(&fixture->raw, NULL));
+        ob_fixture_reconnect(fixture);
+    }
+}
+
 /* Whoever offers twin sockets gets none, or one: never a promise without a socket. */
 static void test_twin_socket(void **state)
 {
@@ -345,6 +386,8 @@ int main(void)
         OB_TEST_BARE(test_minors),
         OB_TEST_BARE(test_wrong_major),
         OB_TEST_BARE(test_capabilities_alone),
+        OB_TEST_BARE(test_common),
+        OB_TEST_BARE(test_small_pages),
         OB_TEST_BARE(test_twin_socket),
         OB_TEST_BARE(test_bad_json),
         OB_TEST_BARE(test_bad_bytes),

@@ -37,10 +37,24 @@
 #define TD_DOORBELL     0x90
 #define TD_RING_DONE    0x94
 #define TD_RING_RELEASE 0x98
+#define TD_NOTIFY       0x9c
+#define TD_RINGS        0x200
 
 #define TD_BAR2_SIZE 0x10000
 #define TD_BAR4_SIZE 0x4000
 #define TD_VECTORS   8
+
+#define TD_REGION_TYPE 0x80001234u
+#define TD_MIXED       9
+#define TD_WHOLE       10
+#define TD_LOG         11
+#define TD_ADD         12
+#define TD_BELLS       13
+#define TD_REGIONS     14
+#define TD_NOTIFY_ERR  1u
+#define TD_NOTIFY_REQ  2u
+#define TD_BY_WORKER   0x100u
+#define TD_FAIL        0x200u
 
 struct td_entry {
     uint64_t src, dst;

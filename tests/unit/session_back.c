@@ -137,10 +137,11 @@ static void back_opened(void *back)
     ((struct back *)back)->opened++;
 }
 
-static int back_region_fd(void *back, int region)
+static unsigned back_reply_fds(void *back, int what, int *fds)
 {
-    (void)region;
-    return ((struct back *)back)->region_fd;
+    (void)what;
+    fds[0] = ((struct back *)back)->region_fd;
+    return 1;
 }
 
 static const struct ob_session_ops ops = {
@@ -148,12 +149,12 @@ static const struct ob_session_ops ops = {
     .commit = back_commit,
     .answered = back_answered,
     .opened = back_opened,
-    .region_fd = back_region_fd,
+    .reply_fds = back_reply_fds,
 };
 
 void back_open(struct back *b, int vault_fd, int journal_fd, int holder)
 {
-    const struct ob_vault_layout layout = { .part = { sizeof(struct back_state), 256, 8, 8 }, .vectors = 1 };
+    const struct ob_vault_layout layout = { .part = { sizeof(struct back_state), 256, 8, 8 }, .signals = 1 };
     struct ob_position position;
 
     memset(b, 0, sizeof(*b));

@@ -49,6 +49,19 @@ static const struct ob_reg regs[] = {
         .off = off_, .size = size_, .flags = OB_AREA_RAM | OB_AREA_MMAP \
     }
 
+#define REGION(...)                                 \
+    .regions = (const struct ob_region[])           \
+    {                                               \
+        { .name = "r", __VA_ARGS__ }, OB_REGION_END \
+    }
+#define BELLS(...)                            \
+    .doorbells = (const struct ob_doorbell[]) \
+    {                                         \
+        __VA_ARGS__, OB_DOORBELL_END          \
+    }
+
+static const struct ob_area ram_area[] = { { .size = 0x1000, .flags = OB_AREA_RAM | OB_AREA_MMAP }, OB_AREA_END };
+
 static int refusing(struct ob_dev *dev)
 {
     return -ENXIO;
@@ -124,6 +137,37 @@ static void test_mistakes(void **unused)
                      SPOTS(112), SPOT(128))) },
         { "lies over the MSI-X", -EINVAL,
           GOOD(.irqs = { .msix = 2, .place = &place }, AREAS(0x2000, 0, MEMORY(0, 0x2000))) },
+        { "flags are OB_REGION_", -EINVAL, GOOD(REGION(.size = 4)) },
+        { "flags are OB_REGION_", -EINVAL, GOOD(REGION(.size = 4, .flags = 4)) },
+        { "for reading and writing", -EINVAL,
+          GOOD(REGION(.size = 0x1000, .flags = OB_REGION_READABLE, .areas = ram_area)) },
+        { "in order", -EINVAL, GOOD(REGION(.size = 0x800, .flags = 3, .areas = ram_area)) },
+        { "more than 32 regions", -EINVAL,
+          GOOD(.regions = (const struct ob_region[]){ [0 ... 32] = { .size = 4, .flags = 1 }, OB_REGION_END }) },
+        { "1, 2, 4 or 8", -EINVAL, GOOD(BELLS({ .size = 3 })) },
+        { "1, 2, 4 or 8", -EINVAL, GOOD(BELLS({ .size = 16 })) },
+        { "at a multiple", -EINVAL, GOOD(BELLS({ .size = 4, .off = 2 })) },
+        { "outside its BAR", -EINVAL, GOOD(BELLS({ .size = 4, .off = 0x1000 })) },
+        { "outside its BAR", -EINVAL, GOOD(BELLS({ .size = 4, .off = UINT64_MAX - 3 })) },
+        { "outside its BAR", -EINVAL, GOOD(BELLS({ .size = 4, .region = 1 })) },
+        { "outside its BAR", -EINVAL, GOOD(BELLS({ .size = 4, .region = 7 })) },
+        { "outside its BAR", -EINVAL, GOOD(BELLS({ .size = 4, .region = OB_REGION_FIRST })) },
+        { "cannot be written", -EINVAL,
+          GOOD(REGION(.size = 4, .flags = OB_REGION_READABLE), BELLS({ .size = 4, .region = OB_REGION_FIRST })) },
+        { "a doorbell lies over the MSI-X", -EINVAL,
+          GOOD(.irqs = { .msix = 2, .place = &place }, .bars[0] = { .size = 0x2000 },
+               BELLS({ .size = 4, .off = 0x1008 })) },
+        { "memory that clients map", -EINVAL,
+          GOOD(AREAS(0x2000, 0, MEMORY(0x1000, 0x1000)), BELLS({ .size = 8, .off = 0x1ff8 })) },
+        { "wider than it", -EINVAL, GOOD(BELLS({ .size = 2, .match = true, .value = 0x10000 })) },
+        { "above 252", -EINVAL, GOOD(BELLS({ .size = 2, .event = 253 })) },
+        { "none is left out", -EINVAL, GOOD(BELLS({ .size = 2, .event = 1 })) },
+        { "none is left out", -EINVAL, GOOD(BELLS({ .size = 2 }, { .size = 2, .off = 2, .event = 2 })) },
+        { "by the same write", -EINVAL, GOOD(BELLS({ .size = 2 }, { .size = 2, .match = true })) },
+        { "by the same write", -EINVAL,
+          GOOD(BELLS({ .size = 2, .match = true, .value = 7 }, { .size = 2, .match = true, .value = 7 })) },
+        { "more than 1024", -EINVAL,
+          GOOD(.doorbells = (const struct ob_doorbell[]){ [0 ... 1024] = { .size = 1 }, OB_DOORBELL_END }) },
         { "no BAR is free", -EINVAL, GOOD(.irqs.msix = 1, .bars = { [0 ... 5] = { .size = 0x1000 } }) },
         { "no memory BAR", -EINVAL, GOOD(.irqs = { .msix = 1, .place = &nowhere }) },
         { "2048", -EINVAL, GOOD(.irqs.msix = 2049) },
@@ -242,7 +286,6 @@ static const struct ob_option lifeline_options[] = {
     { .name = "fail", .type = OB_OPTION_BOOL, .value = "off" },
     OB_OPTION_END,
 };
-static const struct ob_area ram_area[] = { { .size = 0x1000, .flags = OB_AREA_RAM | OB_AREA_MMAP }, OB_AREA_END };
 static const struct ob_field renamed[] = { OB_FIELD(struct state, a),
                                            { .name = "c", .off = 4, .elem = 4, .count = 1, .since = 1 },
                                            OB_FIELD_END };

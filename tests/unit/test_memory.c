@@ -455,14 +455,14 @@ static void pins_delay(void **state)
     assert_false(woken(f));
 
     *(uint32_t *)iov[0].iov_base = 77; /* still there */
-    ob_memory_unpin(&f->reader, pins, 1);
+    ob_memory_unpin(&f->reader, f->memory, pins, 1);
     ob_reader_quiescent(&f->reader);
     assert_true(woken(f));
     assert_false(ob_memory_retired_done(retired));
     ob_reader_offline(&f->reader); /* a sleeping worker's pins count all the same */
     assert_false(ob_memory_retired_done(retired));
     ob_reader_online(&f->reader);
-    ob_memory_unpin(&f->reader, again, 3);
+    ob_memory_unpin(&f->reader, f->memory, again, 3);
     ob_reader_offline(&f->reader); /* and going to sleep reports what was unpinned */
     assert_true(woken(f));
     assert_true(ob_memory_retired_done(retired));
@@ -471,7 +471,7 @@ static void pins_delay(void **state)
     unmap_ok(f, 2 * PAGE, PAGE);
     ob_reader_quiescent(&f->reader);
     assert_false(ob_memory_pin(&f->reader, f->memory, PAGE, 1, RW, iov, pins, 1) != 1);
-    ob_memory_unpin(&f->reader, pins, 1);
+    ob_memory_unpin(&f->reader, f->memory, pins, 1);
     ob_reader_quiescent(&f->reader); /* nobody waits any more */
     (void)woken(f);
     ob_reader_quiescent(&f->reader);
@@ -512,7 +512,7 @@ static void reader_with_pins_stays(void **state)
     ob_reader_offline(&other);
     assert_int_equal(ob_reader_remove(&other), -EBUSY);
     ob_reader_online(&other);
-    ob_memory_unpin(&other, &pin, 1);
+    ob_memory_unpin(&other, f->memory, &pin, 1);
     assert_int_equal(ob_reader_remove(&other), 0); /* online: its thread is done with it all the same */
     unmap_ok(f, 0, PAGE);
 }
@@ -540,7 +540,7 @@ static void unmap_all(void **state)
     assert_false(ob_memory_retired_done(retired));
     ob_reader_quiescent(&f->reader);
     assert_false(ob_memory_retired_done(retired));
-    ob_memory_unpin(&f->reader, &pin, 1);
+    ob_memory_unpin(&f->reader, f->memory, &pin, 1);
     ob_reader_quiescent(&f->reader);
     assert_true(ob_memory_retired_done(retired));
     ob_memory_retire(retired);

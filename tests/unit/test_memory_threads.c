@@ -85,7 +85,7 @@ static void *work(void *arg)
         }
         if (held[i].iov_base) {
             look(w, held[i].iov_base);
-            ob_memory_unpin(&w->reader, &pins[i], 1);
+            ob_memory_unpin(&w->reader, test->memory, &pins[i], 1);
             held[i].iov_base = NULL;
         } else if (ob_memory_pin(&w->reader, test->memory, iova, PAGE, RW, &held[i], &pins[i], 1) == 1) {
             w->pinned++;
@@ -102,7 +102,7 @@ static void *work(void *arg)
     }
     for (unsigned i = 0; i < PINS; i++)
         if (held[i].iov_base)
-            ob_memory_unpin(&w->reader, &pins[i], 1);
+            ob_memory_unpin(&w->reader, test->memory, &pins[i], 1);
     ob_reader_offline(&w->reader);
     return NULL;
 }

@@ -185,7 +185,7 @@ static void joins(void **state)
     assert_false(ob_send_joins(OB_SEND_BATCH + 1, 16));
 }
 
-/* A reply with a descriptor has a segment to itself, as a reader with room for everything sees. */
+/* A reply with descriptors has a segment to itself, as a reader with room for everything sees. */
 static void descriptor_goes_alone(void **state)
 {
     struct ob_receiver receiver;
@@ -195,8 +195,8 @@ static void descriptor_goes_alone(void **state)
 
     connect_pair(pair);
     ob_receiver_init(&receiver);
-    assert_int_equal(ob_send_with_fd(pair[0], "first", 5, pair[1]), 5);
-    assert_int_equal(ob_send_with_fd(pair[0], "second", 6, pair[0]), 6);
+    assert_int_equal(ob_send_with_fds(pair[0], "first", 5, &pair[1], 1), 5);
+    assert_int_equal(ob_send_with_fds(pair[0], "second", 6, pair, 2), 6);
     assert_int_equal(ob_send_bytes(pair[0], "third", 5), 5);
 
     assert_int_equal(ob_receive(&receiver, pair[1], room, sizeof(room)), 5);
@@ -209,8 +209,11 @@ static void descriptor_goes_alone(void **state)
 
     assert_int_equal(ob_receive(&receiver, pair[1], room, sizeof(room)), 6);
     ob_receiver_note(&receiver, 6, true);
-    assert_int_equal(ob_receiver_claim(&receiver, 5, fds, 2), 1);
+    assert_int_equal(ob_receiver_claim(&receiver, 5, fds, 2), 2);
+    assert_int_equal(fstat(fds[1], &got), 0);
+    assert_int_equal(got.st_ino, want.st_ino);
     close(fds[0]);
+    close(fds[1]);
     assert_int_equal(ob_receive(&receiver, pair[1], room, sizeof(room)), 5);
     assert_memory_equal(room, "third", 5);
     ob_receiver_close(&receiver);
@@ -219,15 +222,20 @@ static void descriptor_goes_alone(void **state)
 
 static void refusals(void **state)
 {
-    int pair[2];
+    int pair[2], none = -1, many[OB_SEND_MAX_FDS + 1];
 
     connect_pair(pair);
+    for (unsigned i = 0; i <= OB_SEND_MAX_FDS; i++)
+        many[i] = pair[0];
     assert_int_equal(ob_send_bytes(pair[0], "x", 0), -EINVAL);
-    assert_int_equal(ob_send_with_fd(pair[0], "x", 0, pair[0]), -EINVAL);
-    assert_int_equal(ob_send_with_fd(pair[0], "x", 1, -1), -EBADF);
+    assert_int_equal(ob_send_with_fds(pair[0], "x", 0, pair, 1), -EINVAL);
+    assert_int_equal(ob_send_with_fds(pair[0], "x", 1, pair, 0), -EINVAL);
+    assert_int_equal(ob_send_with_fds(pair[0], "x", 1, many, OB_SEND_MAX_FDS + 1), -EINVAL);
+    assert_int_equal(ob_send_with_fds(pair[0], "x", 1, &none, 1), -EBADF);
+    assert_int_equal(ob_send_with_fds(pair[0], "x", 1, many, OB_SEND_MAX_FDS), 1);
     close(pair[1]); /* SIGPIPE would end this test */
     assert_int_equal(ob_send_bytes(pair[0], "x", 1), -EPIPE);
-    assert_int_equal(ob_send_with_fd(pair[0], "x", 1, pair[0]), -EPIPE);
+    assert_int_equal(ob_send_with_fds(pair[0], "x", 1, pair, 1), -EPIPE);
     close(pair[0]);
 }
 

@@ -20,7 +20,7 @@
 #define WORDS   2
 
 static const struct ob_vault_layout layout = {
-    .part = { 300, 256, 16, 40 }, .vectors = VECTORS, .irqs = 64, .hash = 42
+    .part = { 300, 256, 16, 40, 24 }, .signals = VECTORS, .irqs = 64, .hash = 42
 };
 
 /* What a vault should hold. */
@@ -85,7 +85,7 @@ static void change(struct ob_vault *v, struct model *m)
         for (int i = 0; i < 3 * WORDS; i++)
             v->intents.set[i] = m->intents[i] = roll(1 << 20);
     m->position =
-        (struct ob_position){ .executed = roll(1000), .out_tail = roll(1000), .out_region = -1, .part = roll(9) };
+        (struct ob_position){ .executed = roll(1000), .out_tail = roll(1000), .out_fds = -1, .part = roll(9) };
 }
 
 /* Random commits, rollbacks, deliveries and successors. */
@@ -102,7 +102,7 @@ static void test_model(void **state)
     seed = 1;
     open_vault(&v, -1, &position);
     assert_false(ob_vault_used(&v));
-    assert_int_equal(position.out_region, -1);
+    assert_int_equal(position.out_fds, -1);
     ob_vault_commit(&v, &position);
     for (int i = 0; i < 3000; i++) {
         next = now;

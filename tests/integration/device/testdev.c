@@ -38,6 +38,8 @@
  *   90 DOORBELL      WO  count of entries ever made ready (32 bits, free running)
  *   94 RING_DONE     RO  count of entries ever completed
  *   98 RING_RELEASE  WO  completes what an entry with the hold flag holds
+ *   9c NOTIFY        WO  bit 0: raises ERR, bit 1: REQ; bit 8: by the worker; bit 9: then fails with EIO
+ *   200 RINGS[26]    RO  how often each event rang; not reset
  *
  * The ring: entries of 32 bytes in guest memory, carried out in order by a worker thread, one at a time:
  *   u64 src, u64 dst, u32 len (at most 65536), u32 vector, u32 flags, u32 status.
@@ -50,6 +52,16 @@
  * BAR2, memory, 64-bit, prefetchable, 64 KiB (option bar2_size, a power of two from 4k to 1G): memory clients map.
  * BAR4, memory, 16 KiB: 0000-00ff any access, kept in state as it is; 1000-1fff and 3000-3fff memory that clients map;
  * nothing elsewhere.
+ *
+ * Regions of its own, type 0x80001234, subtypes from 1 on:
+ *   9 mixed, 0x2100 bytes: 000 REGION RW, reset 0x11223344; 100 UNDER RW, reset 0xcafe, below a doorbell; 1000-1fff
+ *     memory that clients map; 2000-207f memory that they do not; nothing elsewhere
+ *   10 whole, 8 KiB that clients map   11 log, 100 bytes, read-only: byte n is n   12 add, 4 bytes, write-only: adds to
+ *   COUNT   13 bells, 256 bytes: doorbells only
+ *
+ * Doorbells, by event: 0: BAR0 100 and 104, 4 bytes each; 1, 2: BAR0 108, 2 bytes, 0x1234 and 0x4321; 3: BAR0 110, 8
+ * bytes, and 118, 1 byte; 4: BAR1 0c, 4 bytes; 5: region 9 100, 4 bytes; 6 to 25: region 13, 4 bytes each from 0 on.
+ * The first three are the worker's, which counts them at once; the rest are the control loop's, during a session.
  *
  * Capabilities: vendor-specific (0c 4f 42 01, two read-only bytes 5a a5, four writable), Device Serial Number
  * 01-23-45-67-89-ab-cd-ef. Option deadline=ms: how long a request may be kept (max_reply_ms). */
@@ -68,25 +80,37 @@
 enum { TIMER_IRQ, TIMER_KEEP, TIMERS };
 
 static const struct ob_field testdev_fields[] = {
-    OB_FIELD(struct testdev, scratch),     OB_FIELD(struct testdev, flags),
-    OB_FIELD(struct testdev, latch),       OB_FIELD(struct testdev, count),
-    OB_FIELD(struct testdev, levels),      OB_FIELD(struct testdev, error_code),
-    OB_FIELD(struct testdev, timer_fired), OB_FIELD(struct testdev, config_last),
-    OB_FIELD(struct testdev, unmaps),      OB_FIELD(struct testdev, sessions),
-    OB_FIELD(struct testdev, crashes),     OB_FIELD_ARRAY(struct testdev, resets),
-    OB_FIELD(struct testdev, ring_size),   OB_FIELD(struct testdev, ring_ctrl),
-    OB_FIELD(struct testdev, wide),        OB_FIELD(struct testdev, ring_addr),
-    OB_FIELD(struct testdev, io32),        OB_FIELD_ARRAY(struct testdev, io_array),
-    OB_FIELD(struct testdev, io16),        OB_FIELD(struct testdev, io8),
-    OB_FIELD(struct testdev, echo),        OB_FIELD_END,
+    OB_FIELD(struct testdev, scratch),
+    OB_FIELD(struct testdev, flags),
+    OB_FIELD(struct testdev, latch),
+    OB_FIELD(struct testdev, count),
+    OB_FIELD(struct testdev, levels),
+    OB_FIELD(struct testdev, error_code),
+    OB_FIELD(struct testdev, timer_fired),
+    OB_FIELD(struct testdev, config_last),
+    OB_FIELD(struct testdev, unmaps),
+    OB_FIELD(struct testdev, sessions),
+    OB_FIELD(struct testdev, crashes),
+    OB_FIELD_ARRAY(struct testdev, resets),
+    OB_FIELD(struct testdev, ring_size),
+    OB_FIELD(struct testdev, ring_ctrl),
+    OB_FIELD(struct testdev, wide),
+    OB_FIELD(struct testdev, ring_addr),
+    OB_FIELD(struct testdev, io32),
+    OB_FIELD_ARRAY(struct testdev, io_array),
+    OB_FIELD(struct testdev, io16),
+    OB_FIELD(struct testdev, io8),
+    OB_FIELD(struct testdev, echo),
+    OB_FIELD(struct testdev, region),
+    OB_FIELD(struct testdev, under),
+    OB_FIELD_ARRAY(struct testdev, rings),
+    OB_FIELD_END,
 };
 
 static const struct ob_field ring_fields[] = {
-    OB_FIELD(struct ring_shared, producer),
-    OB_FIELD(struct ring_shared, done),
-    OB_FIELD(struct ring_shared, announced),
-    OB_FIELD(struct ring_shared, vector),
-    OB_FIELD_END,
+    OB_FIELD(struct ring_shared, producer),    OB_FIELD(struct ring_shared, done),
+    OB_FIELD(struct ring_shared, announced),   OB_FIELD(struct ring_shared, vector),
+    OB_FIELD_ARRAY(struct ring_shared, rings), OB_FIELD_END,
 };
 
 /* --- Plain registers, interrupts, time --------------------------------------------------------------------------- */
@@ -300,7 +324,9 @@ static int testdev_open(struct ob_dev *dev, enum ob_origin origin)
     s->dev = dev;
     pthread_mutex_init(&s->lock, NULL);
     t->crashes += origin == OB_CRASHED;
-    return ob_worker_start(dev, &testdev_worker, NULL, &s->worker);
+    int err = ob_worker_start(dev, &testdev_worker, NULL, &s->worker);
+
+    return err ? err : testdev_doorbells_open(dev, s->worker);
 }
 
 static int testdev_run(struct ob_dev *dev)
@@ -310,7 +336,9 @@ static int testdev_run(struct ob_dev *dev)
     t->sessions++;
     levels_apply(dev);
     testdev_ring_run(dev);
-    return testdev_ring_apply(dev);
+    int err = testdev_doorbells_watch(dev, true);
+
+    return err ? err : testdev_ring_apply(dev);
 }
 
 static int testdev_quiesce(struct ob_req *req)
@@ -318,7 +346,16 @@ static int testdev_quiesce(struct ob_req *req)
     struct scratch *s = ob_scratch(ob_req_dev(req));
 
     testdev_release(&s->kept, -ECANCELED, 0);
-    return testdev_ring_quiesce(req);
+    int err = testdev_doorbells_watch(ob_req_dev(req), false);
+
+    return err ? err : testdev_ring_quiesce(req);
+}
+
+static int testdev_loaded(struct ob_dev *dev)
+{
+    const struct testdev *t = ob_state(dev);
+
+    return testdev_ring_valid(t) ? 0 : -EINVAL;
 }
 
 static int testdev_unmap(struct ob_req *req, uint64_t iova, uint64_t len)
@@ -413,6 +450,8 @@ static const struct ob_reg bar0_regs[] = {
     { .name = "DOORBELL", .off = 0x90, RO32, .write = testdev_doorbell_write },
     { .name = "RING_DONE", .off = 0x94, RO32, .read = testdev_ring_done_read },
     { .name = "RING_RELEASE", .off = 0x98, RO32, .write = testdev_ring_release_write },
+    { .name = "NOTIFY", .off = 0x9c, RO32, .write = testdev_notify_write },
+    { .name = "RINGS", .off = 0x200, RO32, .count = TESTDEV_EVENTS, .read = testdev_rings_read },
     OB_REG_END,
 };
 
@@ -464,12 +503,13 @@ OB_DEVICE(
     .bars[1] = OB_BAR_REGS_FLAGS(32, OB_BAR_IO, bar1_regs),
     .bars[2] = { .size = 0x10000, .flags = OB_BAR_64 | OB_BAR_PREFETCH, .areas = ram_areas[4] },
     .bars[4] = { .size = 0x4000, .areas = bar4_areas }, .caps = testdev_caps, .options = testdev_options,
-    .state = OB_STATE(struct testdev, 1, testdev_fields), .shared = OB_STATE(struct ring_shared, 1, ring_fields),
-    .scratch_size = sizeof(struct scratch), .timers = TIMERS,
+    .regions = testdev_regions, .doorbells = testdev_doorbells, .state = OB_STATE(struct testdev, 1, testdev_fields),
+    .shared = OB_STATE(struct ring_shared, 1, ring_fields), .scratch_size = sizeof(struct scratch), .timers = TIMERS,
     .ops = { .configure = testdev_configure,
              .open = testdev_open,
              .run = testdev_run,
              .quiesce = testdev_quiesce,
+             .loaded = testdev_loaded,
              .reset = testdev_reset,
              .config = testdev_config,
              .unmap = testdev_unmap,

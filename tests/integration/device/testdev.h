@@ -1,4 +1,5 @@
-/* testdev.h: what the two halves of testdev share: testdev.c, the registers, and testdev_ring.c, the worker. */
+/* testdev.h: what the parts of testdev share: testdev.c, the registers, testdev_ring.c, the worker, and
+ * testdev_regions.c, regions and doorbells. */
 #ifndef TESTDEV_H
 #define TESTDEV_H
 
@@ -10,6 +11,9 @@
 #define COPY_MAX   65536u
 #define PIECES_MAX 17 /* 64 KiB in pages of 4 KiB, unaligned */
 
+#define TESTDEV_EVENTS 26u
+#define WORKER_EVENTS  3u /* the first of them: the worker's; the rest are the control loop's */
+
 struct testdev {
     uint32_t scratch, flags, latch, count, levels, error_code, timer_fired, config_last;
     uint32_t unmaps, sessions, crashes, resets[3];
@@ -18,12 +22,13 @@ struct testdev {
     uint32_t io32, io_array[4];
     uint16_t io16;
     uint8_t io8, echo[256];
+    uint32_t region, under, rings[TESTDEV_EVENTS];
 };
 
 /* producer is the doorbell's. An entry is over when `done` has passed it, and its vector was sent when `announced` has:
  * stored in this order, so that a successor finds at most one entry executed but not counted, or counted but silent. */
 struct ring_shared {
-    _Atomic uint32_t producer, done, announced, vector;
+    _Atomic uint32_t producer, done, announced, vector, rings[WORKER_EVENTS];
 };
 
 struct entry {
@@ -40,11 +45,12 @@ struct kept {
 /* What the worker has in hand. */
 enum ring_phase { RING_IDLE, RING_HOLDING, RING_READING, RING_WRITING };
 
-/* The lock covers all but dev, worker and kept, which are the control thread's. */
+/* The lock covers all but dev, worker and kept, which are the control thread's, and notify. */
 struct scratch {
     struct ob_dev *dev;
     struct ob_worker *worker;
     struct kept kept;
+    _Atomic uint32_t notify; /* what the worker is to tell the client */
     pthread_mutex_t lock;
     struct kept async;
     struct ob_window *window;
@@ -73,6 +79,8 @@ void testdev_release(struct kept *kept, int err, uint64_t val);
 
 /* The worker: started by ops.open; its ring follows the registers with each apply. */
 extern const struct ob_worker_ops testdev_worker;
+/* Whether RING_CTRL and RING_SIZE go together. */
+bool testdev_ring_valid(const struct testdev *t);
 int testdev_ring_apply(struct ob_dev *dev);
 /* Sends what a process that died may not have sent, and lets the worker go on. */
 void testdev_ring_run(struct ob_dev *dev);
@@ -82,6 +90,16 @@ int testdev_ring_quiesce(struct ob_req *req);
 void testdev_ring_reset(struct ob_dev *dev);
 /* Cancels what is held in [iova, iova + len). */
 void testdev_ring_unmap(struct ob_dev *dev, uint64_t iova, uint64_t len);
+
+extern const struct ob_region testdev_regions[];
+extern const struct ob_doorbell testdev_doorbells[];
+/* Watches the worker's events; watches those of the control loop, or no more. */
+int testdev_doorbells_open(struct ob_dev *dev, struct ob_worker *worker);
+int testdev_doorbells_watch(struct ob_dev *dev, bool on);
+/* Bits 0 and 1 of NOTIFY. */
+void testdev_notify(struct ob_dev *dev, uint32_t what);
+int testdev_rings_read(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t *val);
+int testdev_notify_write(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t val, uint64_t mask);
 
 int testdev_ring_ctrl_write(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t val, uint64_t mask);
 int testdev_doorbell_write(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t val, uint64_t mask);

@@ -179,6 +179,7 @@ static int testdev_poll(struct ob_worker *worker)
     }
     pthread_mutex_unlock(&s->lock);
     testdev_release(&async, 0, ASYNC_VALUE);
+    testdev_notify(s->dev, atomic_exchange(&s->notify, 0));
     if (quiesced)
         ob_reply(quiesced, 0, 0);
     return work;
@@ -211,11 +212,17 @@ int testdev_ring_apply(struct ob_dev *dev)
     return err;
 }
 
+bool testdev_ring_valid(const struct testdev *t)
+{
+    return !(t->ring_ctrl & 1) ||
+           (t->ring_size > 0 && t->ring_size <= RING_MAX && !(t->ring_size & (t->ring_size - 1)));
+}
+
 int testdev_ring_ctrl_write(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t val, uint64_t mask)
 {
     struct testdev *t = req_state(req);
 
-    if ((val & 1) && (t->ring_size == 0 || t->ring_size > RING_MAX || (t->ring_size & (t->ring_size - 1))))
+    if (!testdev_ring_valid(t))
         return -EINVAL;
     return testdev_ring_apply(ob_req_dev(req));
 }

@@ -28,7 +28,9 @@ __attribute__((format(printf, 3, 4))) static int failed(struct ob_raw *raw, int 
     va_start(args, format);
     vsnprintf(raw->why, sizeof(raw->why), format, args);
     va_end(args);
-    fprintf(stderr, "client: %s\n", raw->why);
+    if (raw->trace == NULL) {
+        fprintf(stderr, "client: %s\n", raw->why);
+    }
     return err;
 }
 
@@ -173,6 +175,18 @@ static int receive_payload(struct ob_raw *raw, struct ob_raw_message *message, i
     return 0;
 }
 
+static void trace_message(struct ob_raw *raw, const struct ob_raw_message *message)
+{
+    uint8_t start[sizeof(message->header) + 64];
+    size_t size = message->payload == NULL ? 0 : message->size < 64 ? message->size : 64;
+
+    memcpy(start, &message->header, sizeof(message->header));
+    if (size > 0) {
+        memcpy(start + sizeof(message->header), message->payload, size);
+    }
+    raw->trace(raw->trace_ctx, false, start, sizeof(message->header) + size, message->nfds);
+}
+
 /* Reads one whole message to the end of the queue. */
 static int fetch(struct ob_raw *raw, int64_t deadline)
 {
@@ -196,6 +210,9 @@ static int fetch(struct ob_raw *raw, int64_t deadline)
         message->size = message->header.size - 16;
         message->payload = malloc(message->size + 1u);
         n = message->payload == NULL ? -ENOMEM : receive_payload(raw, message, deadline);
+    }
+    if (raw->trace != NULL && message->header.size >= sizeof(message->header) && n != -ENOTCONN) {
+        trace_message(raw, message);
     }
     if (n < 0) {
         ob_raw_message_free(message);
@@ -359,6 +376,9 @@ int ob_raw_send(struct ob_raw *raw, const void *bytes, size_t size, const int *f
 {
     int64_t deadline = now_ms() + raw->timeout_ms;
 
+    if (raw->trace != NULL) {
+        raw->trace(raw->trace_ctx, true, bytes, size, nfds);
+    }
     while (size > 0) {
         ssize_t n = send_piece(raw, bytes, size, fds, nfds);
 

@@ -31,13 +31,18 @@ struct ob_raw_message {
 /* Serves the server's DMA_READ (write false: fill data) and DMA_WRITE; returns 0 or an errno for the error reply. */
 typedef int ob_raw_dma_fn(void *ctx, bool write, uint64_t address, uint64_t count, void *data);
 
+/* Told of all bytes that go out (whole messages or not) and of each message that came. */
+typedef void ob_raw_trace_fn(void *ctx, bool sent, const void *bytes, size_t size, unsigned nfds);
+
 struct ob_raw {
     int fd;
     int timeout_ms; /* of every wait; 20,000 unless changed */
     uint16_t next_id;
     ob_raw_dma_fn *dma; /* NULL: DMA commands are returned by ob_raw_receive() like any message */
     void *dma_ctx;
-    unsigned dma_served; /* how many, ever */
+    unsigned dma_served;    /* how many, ever */
+    ob_raw_trace_fn *trace; /* NULL: violations are printed to standard error instead */
+    void *trace_ctx;
     struct ob_raw_message *queue, **queue_tail;
     char why[160]; /* what the last negative result was about */
 };

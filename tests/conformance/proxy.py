@@ -1,0 +1,361 @@
+#!/usr/bin/env python3
+"""A proxy between a vfio-user client and a server that passes every message on, and breaks one rule on its way.
+
+    proxy.py [--mutation NAME] (--fd N | --socket-path PATH) -- SERVER [ARG...]
+    proxy.py [--mutation NAME] (--fd N | --socket-path PATH) --connect PATH
+
+It serves clients, one after the other, at PATH or on a descriptor, and passes their messages to a server:
+one that it starts, with --socket-path=PATH appended, or one that listens already. Messages go on one by one, as they
+came: each in a segment of its own, its descriptors with its first byte. A twin socket that the server offers is passed
+through in the same way.
+
+Without a mutation nothing is changed, so that a conforming pair of peers does not notice the proxy. With one, the rows
+of mutations_*.py say which messages are changed, dropped, answered here, cut, repeated.
+"""
+
+import argparse
+import array
+import dataclasses
+import fcntl
+import os
+import pathlib
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from typing import Callable, Optional
+
+HEADER = struct.Struct("<HHIII")
+REPLY, NO_REPLY, ERROR = 0x1, 0x10, 0x20
+
+COMMANDS = {
+    "VERSION": 1, "DMA_MAP": 2, "DMA_UNMAP": 3, "GET_INFO": 4, "GET_REGION_INFO": 5, "GET_REGION_IO_FDS": 6,
+    "GET_IRQ_INFO": 7, "SET_IRQS": 8, "REGION_READ": 9, "REGION_WRITE": 10, "DMA_READ": 11, "DMA_WRITE": 12,
+    "DEVICE_RESET": 13, "REGION_WRITE_MULTI": 15, "DEVICE_FEATURE": 16, "MIG_DATA_READ": 17, "MIG_DATA_WRITE": 18,
+}
+MAX_MESSAGE = 4 << 20
+MAX_FDS = 64
+
+
+@dataclasses.dataclass
+class Message:
+    """One message on its way. Changing a field changes what is passed on."""
+
+    id: int
+    command: int
+    flags: int
+    error: int
+    payload: bytes
+    fds: list
+    from_client: bool
+    twin: bool = False  # it goes over the twin socket
+    request: Optional["Message"] = None  # what a reply answers
+    size: Optional[int] = None  # of the header, if it is to be wrong
+    cuts: tuple = ()  # offsets at which a segment ends
+    join: bool = False  # kept back, and sent in one segment with the message behind it
+    number: int = 0  # how many of its command and kind came before it on this connection
+
+    @property
+    def is_reply(self):
+        return bool(self.flags & REPLY) or self.request is not None
+
+    def bytes(self):
+        size = HEADER.size + len(self.payload) if self.size is None else self.size
+        return HEADER.pack(self.id & 0xffff, self.command & 0xffff, size & 0xffffffff, self.flags, self.error) \
+            + self.payload
+
+    def reply(self, payload=b"", error=0, fds=()):
+        """The reply that a server might have sent to this request."""
+        flags = REPLY | (ERROR if error else 0)
+        return Message(self.id, self.command, flags, error, payload, list(fds), not self.from_client, self.twin, self)
+
+    def copy(self, **changes):
+        """Another of the same, with descriptors of its own."""
+        fds = [os.dup(fd) for fd in self.fds]
+        return dataclasses.replace(self, **{"fds": fds, **changes})
+
+
+class Gone(Exception):
+    """One side closed its connection."""
+
+
+class Stream:
+    """One socket: what has arrived, and how to send."""
+
+    def __init__(self, sock):
+        self.socket = sock
+        self.buffer = b""
+        self.fds = []  # (position in the buffer, descriptor)
+        self.held = []  # messages that go with the next
+
+    def receive(self):
+        try:
+            data, fds, flags, _ = socket.recv_fds(self.socket, 1 << 20, MAX_FDS)
+        except ConnectionError as error:
+            raise Gone from error
+        if flags & socket.MSG_CTRUNC:
+            raise RuntimeError("descriptors were lost: raise the limit of open files")
+        if not data:
+            raise Gone
+        # Linux ends a read with the segment that carried descriptors, so these came with its last message.
+        self.fds += [(len(self.buffer) + len(data) - 1, fd) for fd in fds]
+        self.buffer += data
+
+    def messages(self, from_client, twin):
+        while len(self.buffer) >= HEADER.size:
+            ident, command, size, flags, error = HEADER.unpack_from(self.buffer)
+            if size < HEADER.size or size > MAX_MESSAGE:
+                # Nobody can follow this stream: pass the rest on as it is.
+                raw, self.buffer = self.buffer, b""
+                yield raw
+                return
+            if len(self.buffer) < size:
+                return
+            payload = self.buffer[HEADER.size:size]
+            fds = [fd for at, fd in self.fds if at < size]
+            self.fds = [(at - size, fd) for at, fd in self.fds if at >= size]
+            self.buffer = self.buffer[size:]
+            yield Message(ident, command, flags, error, payload, fds, from_client, twin)
+
+    def rest(self):
+        raw, self.buffer = self.buffer, b""
+        return raw
+
+    def wait_taken(self):
+        """Until the peer has read what was sent: two sends are two segments, but a reader may find them as one."""
+        amount = array.array("i", [1])
+        for _ in range(2000):
+            fcntl.ioctl(self.socket, termios.TIOCOUTQ, amount)
+            if amount[0] == 0:
+                return
+            time.sleep(0.001)  # nothing tells when a peer reads
+
+    def write(self, data, fds):
+        try:
+            if fds:
+                sent = socket.send_fds(self.socket, [data], fds)
+                data = data[sent:]
+            if data:
+                self.socket.sendall(data)
+        except OSError as error:
+            raise Gone from error
+
+    def send(self, message):
+        if message.join:
+            self.held.append(message)
+            return
+        together = self.held + [message]
+        self.held = []
+        data = b"".join(m.bytes() for m in together)
+        fds = [fd for m in together for fd in m.fds]
+        start = 0
+        for cut in (*sorted(c for c in message.cuts if 0 < c < len(data)), len(data)):
+            self.write(data[start:cut], fds)
+            fds_sent, fds = fds, []
+            for fd in fds_sent:
+                os.close(fd)
+            if cut < len(data):
+                self.wait_taken()
+            start = cut
+
+
+class Connection:
+    """A client, its server, and the messages between them. `memory` belongs to the mutation."""
+
+    def __init__(self, proxy, client, server):
+        self.proxy = proxy
+        self.client, self.server = Stream(client), Stream(server)
+        self.twins = {}
+        self.asked = {}  # requests that wait for their reply: (from the client, twin, id, command): [message]
+        self.seen = {}
+        self.memory = {}
+        self.epoll = select.epoll()
+        self.streams = {}
+        for stream, other, from_client, twin in ((self.client, self.server, True, False),
+                                                 (self.server, self.client, False, False)):
+            self.watch(stream, other, from_client, twin)
+
+    def watch(self, stream, other, from_client, twin):
+        fd = stream.socket.fileno()
+        self.streams[fd] = (stream, other, from_client, twin)
+        self.epoll.register(fd, select.EPOLLIN)
+
+    def interpose_twin(self, index, fds):
+        """Puts the proxy between the ends of a twin socket: ours replaces the server's in `fds`."""
+        server = socket.socket(fileno=fds[index])
+        ours, client = socket.socketpair()
+        fds[index] = client.detach()
+        a, b = Stream(ours), Stream(server)
+        self.twins = {True: b, False: a}  # by sender: where its messages go
+        self.watch(a, b, True, True)
+        self.watch(b, a, False, True)
+
+    def remember(self, m):
+        key = (m.from_client, m.twin, m.id, m.command)
+        kind = (m.from_client, m.command, m.is_reply)
+        m.number = self.seen.get(kind, 0)
+        self.seen[kind] = m.number + 1
+        if not m.flags & (REPLY | NO_REPLY):
+            self.asked.setdefault(key, []).append(m)
+
+    def pair(self, m):
+        """A message with the reply bit answers the oldest request of its id; some peers' refusals lack the bit."""
+        waiting = self.asked.get((not m.from_client, m.twin, m.id, m.command))
+        if waiting and m.flags & (REPLY | ERROR):
+            m.request = waiting.pop(0)
+
+    def to(self, from_client, twin):
+        if twin:
+            return self.twins[from_client]
+        return self.server if from_client else self.client
+
+    def forward(self, m):
+        if m.command == COMMANDS["VERSION"] and m.is_reply and not m.from_client:
+            at = m.payload.find(b'"fd_index"')
+            if at >= 0 and m.fds and not self.twins:
+                digits = m.payload[at + 10:].lstrip(b": ")
+                index = int(digits[:len(digits) - len(digits.lstrip(b"0123456789"))] or b"-1")
+                if 0 <= index < len(m.fds):
+                    self.interpose_twin(index, m.fds)
+        self.to(m.from_client, m.twin).send(m)
+
+    def handle(self, m):
+        self.pair(m)
+        self.remember(m)
+        out = self.proxy.mutate(self, m)
+        kept = set()
+        for one in out:
+            kept.update(one.fds)
+            self.forward(one)
+        for fd in set(m.fds) - kept:
+            os.close(fd)
+
+    def run(self):
+        """Until either side closes."""
+        try:
+            while True:
+                for fd, _ in self.epoll.poll():
+                    stream, other, from_client, twin = self.streams[fd]
+                    try:
+                        stream.receive()
+                    except Gone:
+                        if twin:
+                            self.epoll.unregister(fd)
+                            other.socket.shutdown(socket.SHUT_WR)
+                            continue
+                        if stream.buffer:
+                            other.write(stream.rest(), [])
+                        raise
+                    for m in stream.messages(from_client, twin):
+                        if isinstance(m, bytes):
+                            other.write(m, [])
+                        else:
+                            self.handle(m)
+        except Gone:
+            pass
+        finally:
+            self.epoll.close()
+            for stream, *_ in self.streams.values():
+                stream.socket.close()
+                for _, fd in stream.fds:
+                    os.close(fd)
+
+
+class Proxy:
+    def __init__(self, mutation):
+        self.mutation = mutation
+        self.folder = None
+        self.server = None
+        self.path = None
+        self.memory = {}  # of the mutation, over all connections
+
+    def start(self, command):
+        self.folder = tempfile.TemporaryDirectory(prefix="proxy-")
+        self.path = os.path.join(self.folder.name, "server")
+        ready, theirs = os.pipe()
+        self.server = subprocess.Popen(command + [f"--socket-path={self.path}", f"--ready-fd={theirs}"],
+                                       pass_fds=[theirs])
+        os.close(theirs)
+        if not os.read(ready, 1):
+            raise SystemExit(f"proxy: {command[0]} did not start")
+        os.close(ready)
+
+    def connect(self):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(self.path)
+        return sock
+
+    def mutate(self, connection, m):
+        if self.mutation is None:
+            return [m]
+        out = self.mutation.apply(connection, m)
+        if out is None:
+            return []
+        return [out] if isinstance(out, Message) else list(out)
+
+    def serve(self, sock):
+        try:
+            server = self.connect()
+        except OSError as error:
+            print(f"proxy: cannot connect to the server: {error}", file=sys.stderr)
+            sock.close()
+            return
+        Connection(self, sock, server).run()
+
+    def stop(self):
+        if self.server:
+            self.server.terminate()
+            self.server.wait()
+        if self.folder:
+            self.folder.cleanup()
+
+
+def main():
+    parser = argparse.ArgumentParser(description="A vfio-user proxy that breaks one rule.")
+    parser.add_argument("--mutation", help="a row of mutations_*.py; none: break nothing")
+    parser.add_argument("--connect", metavar="PATH", help="where a server listens already")
+    parser.add_argument("--fd", type=int, help="a listening or connected socket")
+    parser.add_argument("--socket-path", help="where to listen")
+    parser.add_argument("server", nargs="*", help="the server program and its arguments")
+    arguments = parser.parse_args()
+    if (arguments.fd is None) == (arguments.socket_path is None):
+        parser.error("give one of --fd and --socket-path")
+    if bool(arguments.connect) == bool(arguments.server):
+        parser.error("give --connect PATH or a server program")
+    mutation = None
+    if arguments.mutation:
+        sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+        import mutation as rows
+        mutation = rows.find(arguments.mutation)
+        if mutation is None:
+            parser.error(f"there is no mutation {arguments.mutation}")
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    proxy = Proxy(mutation)
+    try:
+        if arguments.connect:
+            proxy.path = arguments.connect
+        else:
+            proxy.start(arguments.server)
+        if arguments.fd is None:
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(arguments.socket_path)
+            listener.listen(8)
+        else:
+            listener = socket.socket(fileno=arguments.fd)
+            if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                proxy.serve(listener)
+                return
+        while True:
+            proxy.serve(listener.accept()[0])
+    finally:
+        proxy.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+/* options.h: the command line of `outboard conform`. */
+#ifndef CONFORM_OPTIONS_H
+#define CONFORM_OPTIONS_H
+
+#include <stdbool.h>
+
+#include "report.h"
+
+#define MAX_PATTERNS 256
+
+struct options {
+    const char *server, *spawn;         /* a socket; a command */
+    bool once;                          /* the server program serves one client */
+    bool client;                        /* play the server */
+    const char *socket;                 /* where, with --client */
+    const char *patterns[MAX_PATTERNS]; /* of the names of checks and clauses wanted; none: all */
+    unsigned n_patterns;
+    enum format format;
+    const char *output;
+    int timeout_ms;
+    bool strict; /* advice is failure */
+};
+
+/* Whether a check is wanted. */
+bool option_wants(const struct options *o, const struct check *check);
+/* The judgement of a server, conform_server.c; of a client, conform_client.c. An exit status. */
+int judge_server(const struct options *o, struct report *report);
+
+#endif

@@ -1,0 +1,192 @@
+/* survey.c: what the server says of itself, asked for once, before the checks: what they have to find or may skip. */
+#include "check.h"
+
+#include <stdlib.h>
+
+static uint64_t json_number(const char *text, const char *key, uint64_t absent)
+{
+    char quoted[48];
+    const char *at;
+
+    snprintf(quoted, sizeof(quoted), "\"%s\"", key);
+    at = strstr(text, quoted);
+    if (at == NULL)
+        return absent;
+    at += strlen(quoted);
+    at += strspn(at, " \t\n:");
+    return strtoull(at, NULL, 0);
+}
+
+static bool json_true(const char *text, const char *key)
+{
+    char quoted[48];
+    const char *at;
+
+    snprintf(quoted, sizeof(quoted), "\"%s\"", key);
+    at = strstr(text, quoted);
+    if (at == NULL)
+        return false;
+    at += strlen(quoted);
+    at += strspn(at, " \t\n:");
+    return strncmp(at, "true", 4) == 0;
+}
+
+/* The text is looked at with a lenient eye: whether it is right is for checks to say. */
+static void survey_version(struct judge *j, struct facts *f)
+{
+    struct ob_raw_message *reply;
+    const char *text = "";
+
+    want_ok(j, judge_version(j, 0, 0, judge_capabilities, &reply), "VERSION");
+    if (reply->size > 4) {
+        char *copy = judge_alloc(j, reply->size - 4 + 1);
+
+        memcpy(copy, reply->payload + 4, reply->size - 4);
+        text = copy;
+    }
+    f->max_msg_fds = (uint32_t)json_number(text, "max_msg_fds", 1);
+    f->max_data = (uint32_t)json_number(text, "max_data_xfer_size", 1048576);
+    f->max_maps = (uint32_t)json_number(text, "max_dma_maps", 65535);
+    f->pgsizes = json_number(text, "pgsizes", 4096);
+    f->page = f->pgsizes & (~f->pgsizes + 1);
+    f->multi = json_true(text, "write_multiple");
+    f->has |= f->multi ? NEED_MULTI : 0;
+}
+
+/* Twin sockets are asked for on a connection of their own, so that other checks need not serve one. */
+static void survey_twin(struct judge *j, struct facts *f)
+{
+    struct ob_raw_message *reply;
+    char *text;
+
+    judge_reconnect_bare(j);
+    if (judge_version(j, 0, 0, "{\"capabilities\":{\"max_msg_fds\":16,\"twin_socket\":{\"supported\":true}}}",
+                      &reply) != 0 ||
+        reply->size <= 4)
+        return;
+    text = judge_alloc(j, reply->size - 4 + 1);
+    memcpy(text, reply->payload + 4, reply->size - 4);
+    f->twin = strstr(text, "\"twin_socket\"") != NULL && json_true(text, "supported");
+    f->has |= f->twin ? NEED_TWIN : 0;
+}
+
+static void survey_capabilities(struct judge *j, struct region_facts *r, const struct ob_raw_message *m)
+{
+    uint32_t at = field32(j, m, 12);
+
+    for (unsigned turns = 0; at >= 32 && at + 16 <= m->size && turns < 16; turns++) {
+        if (field16(j, m, at) == VFIO_REGION_INFO_CAP_SPARSE_MMAP && at + 32 <= m->size) {
+            r->areas = field32(j, m, at + 8);
+            r->area_offset = field64(j, m, at + 16);
+            r->area_size = field64(j, m, at + 24);
+        }
+        at = field32(j, m, at + 4);
+    }
+}
+
+static void survey_region(struct judge *j, struct facts *f, uint32_t index)
+{
+    struct region_facts *r = &f->region[index];
+    struct vfio_region_info ask = { .argsz = sizeof(ask), .index = index };
+    struct ob_raw_message *m;
+
+    if (call(j, OB_RAW_GET_REGION_INFO, &ask, sizeof(ask), NULL, 0, &m) != 0)
+        return;
+    if (field32(j, m, 0) > sizeof(ask)) {
+        ask.argsz = field32(j, m, 0);
+        if (call(j, OB_RAW_GET_REGION_INFO, &ask, sizeof(ask), NULL, 0, &m) != 0)
+            return;
+    }
+    r->argsz = ask.argsz;
+    r->flags = field32(j, m, 4);
+    r->size = field64(j, m, 16);
+    r->offset = field64(j, m, 24);
+    r->area_size = r->size;
+    if (r->flags & VFIO_REGION_INFO_FLAG_CAPS)
+        survey_capabilities(j, r, m);
+    if ((r->flags & VFIO_REGION_INFO_FLAG_MMAP) && m->nfds > 0 && r->area_size > 0) {
+        f->mappable = f->has & NEED_MAPPABLE ? f->mappable : index;
+        f->has |= NEED_MAPPABLE | (r->areas > 0 ? NEED_SPARSE : 0);
+    }
+    if (index >= VFIO_PCI_NUM_REGIONS && r->size > 0)
+        f->has |= NEED_EXTRA_REGION;
+    if (index == VFIO_PCI_CONFIG_REGION_INDEX && r->size == 4096)
+        f->has |= NEED_EXPRESS;
+}
+
+static void survey_io_fds(struct judge *j, struct facts *f, uint32_t index)
+{
+    struct ob_raw_io_fds ask = { .argsz = 4096, .index = index };
+    struct ob_raw_message *m;
+
+    if (f->region[index].size > 0 && call(j, OB_RAW_GET_REGION_IO_FDS, &ask, sizeof(ask), NULL, 0, &m) == 0 &&
+        field32(j, m, 12) > 0)
+        f->has |= NEED_IO_FDS;
+}
+
+static void survey_irqs(struct judge *j, struct facts *f)
+{
+    static const uint32_t types[] = { NEED_INTX, NEED_MSI, NEED_MSIX };
+
+    for (uint32_t i = 0; i < f->irqs && i < 16; i++) {
+        struct vfio_irq_info ask = { .argsz = sizeof(ask), .index = i };
+        struct ob_raw_message *m;
+
+        if (call(j, OB_RAW_GET_IRQ_INFO, &ask, sizeof(ask), NULL, 0, &m) != 0)
+            continue;
+        f->irq[i] = (struct vfio_irq_info){
+            .argsz = field32(j, m, 0), .flags = field32(j, m, 4), .index = i, .count = field32(j, m, 12)
+        };
+        if (f->irq[i].count > 0 && i < 3)
+            f->has |= types[i];
+        if (f->irq[i].count > 0 && (f->irq[i].flags & VFIO_IRQ_INFO_EVENTFD))
+            f->has |= NEED_IRQ | (f->irq[i].count > 1 ? NEED_VECTORS : 0);
+    }
+}
+
+/* Whether PROBE of a feature with a method succeeds. */
+static bool probe(struct judge *j, uint32_t feature, uint32_t method)
+{
+    uint32_t ask[2] = { sizeof(ask), feature | method | VFIO_DEVICE_FEATURE_PROBE };
+
+    return call(j, OB_RAW_FEATURE, ask, sizeof(ask), NULL, 0, NULL) == 0;
+}
+
+static void survey_features(struct judge *j, struct facts *f)
+{
+    uint32_t ask[2] = { 16, VFIO_DEVICE_FEATURE_MIGRATION | VFIO_DEVICE_FEATURE_GET };
+    struct ob_raw_message *m;
+
+    if (call(j, OB_RAW_FEATURE, ask, sizeof(ask), NULL, 0, &m) == 0) {
+        f->migration_flags = field64(j, m, 8);
+        f->has |= NEED_MIGRATION | (f->migration_flags & 4 ? NEED_PRE_COPY : 0);
+    }
+    if (probe(j, VFIO_DEVICE_FEATURE_DMA_LOGGING_START, VFIO_DEVICE_FEATURE_SET))
+        f->has |= NEED_LOGGING;
+}
+
+void survey(struct judge *j)
+{
+    struct facts *f = &j->facts;
+    uint32_t ask[4] = { sizeof(ask) };
+    struct ob_raw_message *m;
+
+    survey_twin(j, f);
+    judge_reconnect_bare(j);
+    survey_version(j, f);
+    want_ok(j, call(j, OB_RAW_GET_INFO, ask, sizeof(ask), NULL, 0, &m), "GET_INFO");
+    f->device_flags = field32(j, m, 4);
+    f->regions = field32(j, m, 8);
+    f->irqs = field32(j, m, 12);
+    f->has |= f->device_flags & VFIO_DEVICE_FLAGS_RESET ? NEED_RESET : 0;
+    for (uint32_t i = 0; i < f->regions && i < MAX_REGIONS; i++) {
+        survey_region(j, f, i);
+        survey_io_fds(j, f, i);
+    }
+    survey_irqs(j, f);
+    survey_features(j, f);
+    if (f->region[VFIO_PCI_CONFIG_REGION_INDEX].size > 0) {
+        f->vendor = (uint16_t)config_read(j, 0, 2);
+        f->device = (uint16_t)config_read(j, 2, 2);
+    }
+}

@@ -1,0 +1,181 @@
+/* target.c: starting, reaching and ending the server under test. */
+#include "target.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_WORDS 128
+
+void target_socket(struct target *target, const char *path)
+{
+    *target = (struct target){ .path = path, .pid = -1 };
+}
+
+/* The word with "{socket}" replaced; NULL: out of memory. */
+static char *replace(const char *word, const char *path, int *replaced)
+{
+    const char *at = strstr(word, "{socket}");
+    char *out;
+
+    if (at == NULL)
+        return strdup(word);
+    *replaced = 1;
+    return asprintf(&out, "%.*s%s%s", (int)(at - word), word, path, at + strlen("{socket}")) < 0 ? NULL : out;
+}
+
+int target_command(struct target *target, const char *command)
+{
+    const char *tmp = getenv("TMPDIR");
+    int replaced = 0;
+    unsigned n = 0;
+    char *save, *path;
+
+    *target = (struct target){ .pid = -1 };
+    target->command = calloc(MAX_WORDS + 2, sizeof(char *));
+    target->word = strdup(command);
+    if (target->command == NULL || target->word == NULL ||
+        asprintf(&target->folder, "%s/conform-XXXXXX", tmp != NULL && *tmp != '\0' ? tmp : "/tmp") < 0)
+        return -ENOMEM;
+    if (mkdtemp(target->folder) == NULL) {
+        int err = -errno;
+
+        free(target->folder);
+        target->folder = NULL;
+        return err;
+    }
+    if (asprintf(&path, "%s/server", target->folder) < 0)
+        return -ENOMEM;
+    target->path = path;
+    for (char *word = strtok_r(target->word, " \t\n", &save); word != NULL; word = strtok_r(NULL, " \t\n", &save)) {
+        if (n == MAX_WORDS)
+            return -E2BIG;
+        target->command[n] = replace(word, path, &replaced);
+        if (target->command[n++] == NULL)
+            return -ENOMEM;
+    }
+    if (n == 0)
+        return -EINVAL;
+    if (!replaced && asprintf(&target->command[n], "--socket-path=%s", path) < 0) {
+        target->command[n] = NULL;
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+int target_start(struct target *target)
+{
+    if (target->command == NULL || target->pid > 0)
+        return 0;
+    unlink(target->path);
+    target->ended = false;
+    target->served = false;
+    target->pid = fork();
+    if (target->pid < 0)
+        return -errno;
+    if (target->pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        /* Our standard output is the report. */
+        dup2(STDERR_FILENO, STDOUT_FILENO);
+        execvp(target->command[0], target->command);
+        fprintf(stderr, "outboard conform: cannot run %s: %s\n", target->command[0], strerror(errno));
+        _exit(127);
+    }
+    return 0;
+}
+
+bool target_died(struct target *target)
+{
+    if (target->command != NULL && target->pid > 0 && waitpid(target->pid, &target->status, WNOHANG) == target->pid) {
+        target->pid = -1;
+        target->ended = true;
+    }
+    return target->ended;
+}
+
+/* Waits for its end; 0 when it came in time. */
+static int wait_end(struct target *target, int timeout_ms)
+{
+    int fd = (int)syscall(SYS_pidfd_open, target->pid, 0);
+    struct pollfd pfd = { .fd = fd, .events = POLLIN };
+    int n = fd < 0 ? 0 : poll(&pfd, 1, timeout_ms);
+
+    if (fd >= 0)
+        close(fd);
+    return n == 1 ? 0 : -ETIMEDOUT;
+}
+
+static int connect_once(const char *path)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd, err;
+
+    if (strlen(path) >= sizeof(address.sun_path))
+        return -ENAMETOOLONG;
+    strcpy(address.sun_path, path);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+        return fd;
+    err = -errno;
+    close(fd);
+    return err;
+}
+
+int target_connect(struct target *target, int timeout_ms)
+{
+    int fd;
+
+    /* A predecessor that ends with its client has to be gone before the next listens at its path. */
+    if (target->once && target->pid > 0 && target->served) {
+        if (wait_end(target, timeout_ms) != 0)
+            kill(target->pid, SIGKILL);
+        waitpid(target->pid, &target->status, 0);
+        target->pid = -1;
+    }
+    fd = target_start(target);
+    if (fd < 0)
+        return fd;
+    /* Nothing tells when somebody else's program begins to listen. */
+    for (int waited = 0;; waited++) {
+        fd = connect_once(target->path);
+        target->served |= fd >= 0;
+        if ((fd != -ENOENT && fd != -ECONNREFUSED && fd != -EAGAIN) || waited >= timeout_ms || target_died(target))
+            return fd;
+        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+    }
+}
+
+void target_free(struct target *target)
+{
+    if (target->pid > 0) {
+        kill(target->pid, SIGTERM);
+        if (wait_end(target, 5000) != 0)
+            kill(target->pid, SIGKILL);
+        waitpid(target->pid, &target->status, 0);
+    }
+    if (target->command != NULL) {
+        if (target->path != NULL)
+            unlink(target->path);
+        if (target->folder != NULL)
+            rmdir(target->folder);
+        for (char **word = target->command; *word != NULL; word++)
+            free(*word);
+        free(target->command);
+        free((char *)target->path);
+    }
+    free(target->folder);
+    free(target->word);
+    *target = (struct target){ .pid = -1 };
+}

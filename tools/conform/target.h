@@ -1,0 +1,33 @@
+/* target.h: the server under test: a socket that somebody else listens at, or a program that is started for the run. */
+#ifndef CONFORM_TARGET_H
+#define CONFORM_TARGET_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct target {
+    bool once;           /* the program serves one client and ends: it is started for each connection */
+    const char *path;    /* of the socket */
+    char **command;      /* NULL: not ours to start */
+    char *folder, *word; /* private to target.c */
+    pid_t pid;           /* -1: none runs */
+    bool served;         /* a client has connected */
+    bool ended;          /* by itself, since target_start() */
+    int status;          /* of the one that ended */
+};
+
+/* A server that listens at `path`. */
+void target_socket(struct target *target, const char *path);
+/* A program: its words, separated by blanks; "{socket}" is replaced by the socket's path, and if it is nowhere,
+ * "--socket-path=PATH" is added. 0 or -errno. */
+int target_command(struct target *target, const char *command);
+/* Starts it if it is not running. Logs; 0 or -errno. */
+int target_start(struct target *target);
+/* Whether it has ended by itself since it was started. */
+bool target_died(struct target *target);
+/* A connected socket, or -errno. Starts the program if it is not running. Waits up to timeout_ms while nobody listens
+ * yet, or the server is busy. */
+int target_connect(struct target *target, int timeout_ms);
+void target_free(struct target *target);
+
+#endif
