@@ -135,30 +135,6 @@ bool ob_pci_bus_master(const struct ob_pci_layout *layout, const uint8_t *config
     return get16(config + PCI_COMMAND) & PCI_COMMAND_MASTER && !ob_pci_in_d3(layout, config);
 }
 
-bool ob_pci_decodes(const struct ob_pci_layout *layout, const uint8_t *config, unsigned bar)
-{
-    uint32_t need;
-
-    if (bar >= OB_PCI_BARS || !layout->bars[bar].size)
-        return false;
-    need = layout->bars[bar].io ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY;
-    return get16(config + PCI_COMMAND) & need && !ob_pci_in_d3(layout, config);
-}
-
-uint64_t ob_pci_bar_address(const struct ob_pci_layout *layout, const uint8_t *config, unsigned bar)
-{
-    const uint8_t *at;
-    uint64_t address;
-
-    if (bar >= OB_PCI_BARS || !layout->bars[bar].size)
-        return 0;
-    at = config + PCI_BASE_ADDRESS_0 + 4 * bar;
-    address = get32(at);
-    if (layout->bars[bar].mem64)
-        address |= (uint64_t)get32(at + 4) << 32;
-    return address & ~(layout->bars[bar].size - 1);
-}
-
 bool ob_pci_intx_disabled(const uint8_t *config)
 {
     return get16(config + PCI_COMMAND) & PCI_COMMAND_INTX_DISABLE;

@@ -121,10 +121,6 @@ int ob_pci_config_write(const struct ob_pci_layout *layout, uint8_t *config, uin
 bool ob_pci_in_d3(const struct ob_pci_layout *layout, const uint8_t *config);
 /* May read and write guest memory and send MSI: COMMAND says so, and not in D3hot. */
 bool ob_pci_bus_master(const struct ob_pci_layout *layout, const uint8_t *config);
-/* Answers accesses to this BAR: COMMAND says so, and not in D3hot. */
-bool ob_pci_decodes(const struct ob_pci_layout *layout, const uint8_t *config, unsigned bar);
-/* The address that the guest gave a BAR, without its type bits. */
-uint64_t ob_pci_bar_address(const struct ob_pci_layout *layout, const uint8_t *config, unsigned bar);
 bool ob_pci_intx_disabled(const uint8_t *config);
 /* 0 if MSI is off; else the number of vectors that the guest allows, at most those of the device. */
 unsigned ob_pci_msi_enabled(const struct ob_pci_layout *layout, const uint8_t *config);

@@ -177,8 +177,6 @@ static void test_access_sizes(void **state)
 /* A bridge splits what is not aligned, into pieces that are of the wrong size. Over a socket there is no bridge. */
 static void test_unaligned(void **state)
 {
-    if (!target.qemu)
-        skip();
     uint32_t wrong = target.builtin ? 0 : UINT32_MAX;
 
     set(EDU_LIVENESS, 0);
@@ -216,8 +214,6 @@ static void test_end_of_bar(void **state)
 /* With decoding off there is nothing at the address: ones, or QEMU's 0. Over a socket there is no bus to decode. */
 static void test_decoding(void **state)
 {
-    if (!target.qemu)
-        skip();
     ob_config_write16(d, PCI_COMMAND, PCI_COMMAND_INTX_DISABLE);
     assert_int_not_equal(get(EDU_ID), EDU_ID_VALUE);
     ob_config_write16(d, PCI_COMMAND, PCI_COMMAND_INTX_DISABLE | PCI_COMMAND_MEMORY);
@@ -556,10 +552,8 @@ int main(int argc, char **argv)
         EDU_TEST(test_capabilities),
         EDU_TEST(test_liveness),
         EDU_TEST(test_access_sizes),
-        EDU_TEST(test_unaligned),
         EDU_TEST(test_reserved),
         EDU_TEST(test_end_of_bar),
-        EDU_TEST(test_decoding),
         EDU_TEST(test_factorial),
         EDU_TEST(test_factorial_interrupt),
         EDU_TEST(test_dma_registers),
@@ -577,8 +571,12 @@ int main(int argc, char **argv)
         EDU_TEST(test_msi_without_bus_master),
         EDU_TEST(test_msi_to_intx),
         EDU_TEST(test_reset),
+        /* Of a bus: */
+        EDU_TEST(test_unaligned),
+        EDU_TEST(test_decoding),
     };
+    size_t n = sizeof(tests) / sizeof(tests[0]);
 
     target_arguments(argc, argv);
-    return cmocka_run_group_tests_name("edu", tests, target_group, target_group_end);
+    return _cmocka_run_group_tests("edu", tests, target.qemu ? n : n - 2, target_group, target_group_end);
 }

@@ -48,6 +48,18 @@ static uint8_t await(unsigned bits)
     return get(UART_LSR);
 }
 
+/* A reset of QEMU's forgets FCR: its FIFOs stay on, though IIR says that they are off. */
+static int serial_setup(void **state)
+{
+    int err = target_reset(state);
+
+    if (!err && target.builtin)
+        set(UART_FCR, 0);
+    return err;
+}
+
+#define SERIAL_TEST(function) cmocka_unit_test_setup_teardown(function, serial_setup, target_check)
+
 /* --- Identity ---------------------------------------------------------------------------------------------------- */
 
 static void test_identity(void **state)
@@ -151,7 +163,8 @@ static void test_access_sizes(void **state)
     ob_write32(d, 0, UART_MCR, 0x77000003);
     assert_int_equal(get(UART_SCR), 0x77);
     assert_int_equal(get(UART_MCR), 3);
-    assert_int_equal(ob_read16(d, 0, UART_LCR), 0x0300);
+    /* QEMU's vfio-user-pci does not pass on what is not aligned in an I/O BAR, and reads it as 0. */
+    assert_int_equal(ob_read16(d, 0, UART_LCR), target.qemu && !target.builtin ? 0 : 0x0300);
     assert_int_equal(ob_read64(d, 0, 0) == UINT64_MAX, 1);
     assert_int_equal(ob_driver_error(d, NULL), -EINVAL);
 }
@@ -461,8 +474,6 @@ static void test_loopback_cuts_the_line(void **state)
 /* The modem lines follow the peer. QEMU's hold theirs high unless the chardev is a real port. The last test. */
 static void test_hang_up(void **state)
 {
-    if (target.builtin)
-        skip();
     assert_int_equal(get(UART_MSR), LINES);
     assert_int_equal(ob_driver_irqs(d, OB_DRIVER_INTX, 1), 1);
     set(UART_IER, UART_IER_MSI);
@@ -537,31 +548,32 @@ static int serial_group_end(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        TARGET_TEST(test_reset_values),
-        TARGET_TEST(test_identity),
-        TARGET_TEST(test_reset),
-        TARGET_TEST(test_registers),
-        TARGET_TEST(test_divisor),
-        TARGET_TEST(test_access_sizes),
-        TARGET_TEST(test_fifo_bits),
-        TARGET_TEST(test_loopback),
-        TARGET_TEST(test_word_length),
-        TARGET_TEST(test_loopback_fifo),
-        TARGET_TEST(test_overrun),
-        TARGET_TEST(test_modem_loopback),
-        TARGET_TEST(test_break),
-        TARGET_TEST(test_receive_interrupt),
-        TARGET_TEST(test_trigger_levels),
-        TARGET_TEST(test_receive_timeout),
-        TARGET_TEST(test_transmit_interrupt),
-        TARGET_TEST(test_priorities),
-        TARGET_TEST(test_send),
-        TARGET_TEST(test_receive),
-        TARGET_TEST(test_receive_interrupt_from_line),
-        TARGET_TEST(test_loopback_cuts_the_line),
-        TARGET_TEST(test_hang_up),
+        SERIAL_TEST(test_reset_values),
+        SERIAL_TEST(test_identity),
+        SERIAL_TEST(test_reset),
+        SERIAL_TEST(test_registers),
+        SERIAL_TEST(test_divisor),
+        SERIAL_TEST(test_access_sizes),
+        SERIAL_TEST(test_fifo_bits),
+        SERIAL_TEST(test_loopback),
+        SERIAL_TEST(test_word_length),
+        SERIAL_TEST(test_loopback_fifo),
+        SERIAL_TEST(test_overrun),
+        SERIAL_TEST(test_modem_loopback),
+        SERIAL_TEST(test_break),
+        SERIAL_TEST(test_receive_interrupt),
+        SERIAL_TEST(test_trigger_levels),
+        SERIAL_TEST(test_receive_timeout),
+        SERIAL_TEST(test_transmit_interrupt),
+        SERIAL_TEST(test_priorities),
+        SERIAL_TEST(test_send),
+        SERIAL_TEST(test_receive),
+        SERIAL_TEST(test_receive_interrupt_from_line),
+        SERIAL_TEST(test_loopback_cuts_the_line),
+        SERIAL_TEST(test_hang_up), /* not of QEMU's own */
     };
+    size_t n = sizeof(tests) / sizeof(tests[0]);
 
     target_arguments(argc, argv);
-    return cmocka_run_group_tests_name("serial", tests, serial_group, serial_group_end);
+    return _cmocka_run_group_tests("serial", tests, target.builtin ? n - 1 : n, serial_group, serial_group_end);
 }

@@ -281,7 +281,6 @@ static void size_bar(const struct ob_pci_bar_spec *bar, unsigned slot, unsigned 
     if (bytes == 4)
         ones |= 0xffffffff00000000;
     assert_int_equal(~(ones & mask) + 1, bar->size);
-    assert_int_equal(ob_pci_bar_address(layout, config, slot), bytes == 4 ? (uint32_t)-bar->size : -bar->size);
     /* The next BAR is not there, and stays 0 whatever was written. */
     if (at + bytes < PCI_BASE_ADDRESS_5 + 4)
         assert_int_equal(get(layout, config, at + bytes, 4), 0);
@@ -328,12 +327,6 @@ static void command_and_status(void **state)
     assert_int_equal(put(layout, config, PCI_COMMAND, 1, 0xff).what, 0);
     assert_int_equal(get(layout, config, PCI_COMMAND, 2), 0x547);
     assert_true(ob_pci_bus_master(layout, config));
-    assert_true(ob_pci_decodes(layout, config, 0) && ob_pci_decodes(layout, config, 2));
-    assert_false(ob_pci_decodes(layout, config, 1) || ob_pci_decodes(layout, config, 6));
-    put(layout, config, PCI_COMMAND, 2, PCI_COMMAND_IO);
-    assert_true(!ob_pci_decodes(layout, config, 0) && ob_pci_decodes(layout, config, 2));
-    put(layout, config, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
-    assert_true(ob_pci_decodes(layout, config, 0) && !ob_pci_decodes(layout, config, 2));
 
     /* Interrupt Status comes from the interrupts; the error bits are cleared by ones; the rest cannot be written. */
     assert_int_equal(ob_pci_config_read(layout, config, &live, PCI_STATUS, 2, &status), 0);
@@ -379,13 +372,12 @@ static void power(void **state)
         assert_int_equal(put(layout, config, at, 1, 3).what, OB_PCI_POWER);
         assert_true(ob_pci_in_d3(layout, config));
         assert_false(ob_pci_bus_master(layout, config));
-        assert_false(ob_pci_decodes(layout, config, 0) || ob_pci_decodes(layout, config, 2));
         assert_int_equal(put(layout, config, at, 2, 2).what, 0);
         assert_true(ob_pci_in_d3(layout, config));
         assert_int_equal(put(layout, config, at, 4, 0).what,
                          OB_PCI_POWER | (pm == OB_PCI_PM_RESET ? OB_PCI_RESET_POWER : 0));
         assert_false(ob_pci_in_d3(layout, config));
-        assert_true(ob_pci_bus_master(layout, config) && ob_pci_decodes(layout, config, 0));
+        assert_true(ob_pci_bus_master(layout, config));
         ob_pci_layout_free(layout);
     }
 }
@@ -478,7 +470,7 @@ static void crossing_writes(void **state)
     assert_int_equal(get(layout, config, PCI_BASE_ADDRESS_0, 8), 0xffffff000000000c);
     assert_int_equal(get(layout, config, PCI_BASE_ADDRESS_2, 8), 0x00000000ffffffc1);
     put(layout, config, PCI_BASE_ADDRESS_3 + 2, 1, 0xab);
-    assert_int_equal(ob_pci_bar_address(layout, config, 3), 0xab0000);
+    assert_int_equal(get(layout, config, PCI_BASE_ADDRESS_3, 4) & PCI_BASE_ADDRESS_MEM_MASK, 0xab0000);
     ob_pci_layout_free(layout);
 }
 
