@@ -159,6 +159,7 @@ uint64_t field64(struct judge *j, const struct ob_raw_message *m, size_t offset)
 
 int judge_memfd(struct judge *j, uint64_t size);
 int judge_eventfd(struct judge *j);
+int judge_file(struct judge *j, const char *path); /* opened for reading */
 /* A pair of connected sockets: `mine` reads the end when the last copy of `theirs`, which is closed by
  * judge_give(), is closed by the server. */
 void judge_pair(struct judge *j, int *mine, int *theirs);

@@ -1,6 +1,7 @@
 /* judge.c: one check after the other: its connection, what it wants, what it holds. */
 #include "check.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -91,6 +92,11 @@ int judge_memfd(struct judge *j, uint64_t size)
 int judge_eventfd(struct judge *j)
 {
     return hold_fd(j, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd");
+}
+
+int judge_file(struct judge *j, const char *path)
+{
+    return hold_fd(j, open(path, O_RDONLY | O_CLOEXEC), path);
 }
 
 void judge_pair(struct judge *j, int *mine, int *theirs)

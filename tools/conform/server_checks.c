@@ -1,7 +1,7 @@
 /* server_checks.c: the list of the tables of checks of servers; each lies in a file of its area, server_AREA.c. */
 #include "check.h"
 
-#define TABLES(X) X(info)
+#define TABLES(X) X(header) X(info) X(map)
 
 #define X(area) extern const struct check server_##area##_checks[];
 TABLES(X)
