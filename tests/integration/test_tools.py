@@ -274,7 +274,7 @@ class Info(Tools):
         self.assertEqual(list(info), ["protocol", "flags", "regions", "irqs", "migration", "dirty_logging"])
         self.assertEqual(info["flags"], ["reset", "pci"])
         regions = {region["name"]: region for region in info["regions"]}
-        self.assertEqual(list(regions), ["bar0", "bar1", "bar2", "bar4", "bar5", "config"])
+        self.assertEqual(list(regions), ["bar0", "bar1", "bar2", "bar4", "bar5", "config", *map(str, range(9, 14))])
         self.assertEqual(regions["bar4"]["areas"], [{"offset": hex(at), "size": "0x1000"} for at in (0x1000, 0x3000)])
         self.assertEqual(regions["bar2"]["flags"], ["read", "write", "mmap"])
         self.assertIn({"index": 2, "count": 8, "flags": ["eventfd"], "name": "msix"}, info["irqs"])
