@@ -12,7 +12,11 @@
  * A driver belongs to one thread. Functions return 0 or a count, or -errno: -ETIMEDOUT, -ENOTCONN (the server or QEMU
  * is gone), -ENOTSUP (the device, or the way to it, cannot do this), and what the server refused with. Accesses to
  * registers are like a bus instead: ob_read32() and its kind give all ones when something failed, and the first failure
- * is remembered for ob_driver_error(): a test looks at it once, at its end.
+ * is remembered for ob_driver_error(): a test looks at it once, at its end. Until then it is also what functions that
+ * access registers return.
+ *
+ * The clock of a QEMU's own devices moves only while ob_wait32() or ob_driver_irq_wait() wait: its next timer comes due
+ * at each turn. What a program behind QEMU does takes its time.
  *
  * Stability: not stable before version 1.0.
  */
@@ -35,7 +39,8 @@ struct ob_client;
 struct ob_driver_options {
     int timeout_ms;               /* of every access; 0: 10000 */
     const char *qemu;             /* the program for qemu targets; NULL: $OUTBOARD_QEMU, or qemu-system-x86_64 */
-    const char *const *qemu_args; /* further arguments, ends with NULL: back ends of devices; NULL: none */
+    const char *const *qemu_args; /* further arguments, ends with NULL: back ends of devices; NULL: none. Names that
+                                     begin with "ob-" are taken. */
     bool messages;                /* unix and spawn: DMA memory is served over the socket instead of being mapped */
 };
 
@@ -70,14 +75,18 @@ OB_PUBLIC int ob_find_extended_capability(struct ob_driver *driver, uint16_t id)
 /* --- BARs -------------------------------------------------------------------------------------------------------- */
 
 struct ob_driver_bar {
-    uint64_t size;    /* bytes, by sizing; 0: no such BAR, or the upper half of the one before */
+    /* Bytes, by sizing, or of the region where a server leaves BARs to its client; 0: no such BAR, or the upper half of
+     * the one before. A size that is none, or that contradicts the region's, fails ob_driver_open() with -EPROTO; one
+     * for which there is no room on the bus, with -ENOSPC. */
+    uint64_t size;
     uint64_t address; /* on the bus, as given by ob_driver_open() */
     bool io, wide, prefetchable;
 };
 /* `bar` 0 to 5. -EINVAL for others. */
 OB_PUBLIC int ob_driver_bar(struct ob_driver *driver, unsigned bar, struct ob_driver_bar *info);
 
-/* One access of that width; `off` need not be aligned if the device does not mind. */
+/* One access of that width, to an I/O BAR of at most 4 bytes; `off` need not be aligned if the device does not mind: a
+ * QEMU splits such an access. Beyond the BAR: -EINVAL. */
 OB_PUBLIC uint8_t ob_read8(struct ob_driver *driver, unsigned bar, uint64_t off);
 OB_PUBLIC uint16_t ob_read16(struct ob_driver *driver, unsigned bar, uint64_t off);
 OB_PUBLIC uint32_t ob_read32(struct ob_driver *driver, unsigned bar, uint64_t off);
@@ -99,9 +108,10 @@ OB_PUBLIC int ob_driver_map(struct ob_driver *driver, unsigned bar, uint64_t off
 OB_PUBLIC int ob_driver_bus_master(struct ob_driver *driver, bool on);
 
 struct ob_driver_memory {
-    void *bytes;   /* shared with the device: zeroed at first */
-    uint64_t iova; /* what the device is told; below 4 GiB */
-    size_t size;   /* bytes, a multiple of 4096 */
+    void *bytes; /* shared with the device: zeroed at first */
+    uint64_t
+        iova; /* what the device is told: the lowest that is free, from 16 MiB; below 256 MiB in a QEMU, else 4 GiB */
+    size_t size; /* bytes, a multiple of 4096 */
 };
 /* `size` is rounded up. -ENOMEM. */
 OB_PUBLIC int ob_driver_alloc(struct ob_driver *driver, size_t size, struct ob_driver_memory *memory);
@@ -113,15 +123,16 @@ OB_PUBLIC int ob_driver_free(struct ob_driver *driver, const struct ob_driver_me
 enum ob_driver_irqs { OB_DRIVER_NO_IRQS, OB_DRIVER_INTX, OB_DRIVER_MSI, OB_DRIVER_MSIX };
 
 /* Enables one kind, with that many vectors (1 for INTx), after disabling what was enabled. Returns how many vectors
- * there are then: fewer if the device has fewer; -ENOTSUP: it has none of the kind. */
+ * there are then: fewer if the device has fewer, and one of MSI in a QEMU; -ENOTSUP: it has none of the kind. Messages
+ * also need bus mastering. */
 OB_PUBLIC int ob_driver_irqs(struct ob_driver *driver, enum ob_driver_irqs kind, unsigned vectors);
 /* Waits for an interrupt of that vector. MSI, MSI-X: 0 for one or several messages since the last wait. INTx: 0 while
- * the line is asserted; quiet the device, then call ob_driver_unmask(). -ETIMEDOUT. */
+ * the line is asserted. -ETIMEDOUT; -EINVAL: the vector is not enabled. */
 OB_PUBLIC int ob_driver_irq_wait(struct ob_driver *driver, unsigned vector, int timeout_ms);
 /* 1: ob_driver_irq_wait() would succeed now; 0: it would not, although everything that the device did before the last
  * access has arrived. */
 OB_PUBLIC int ob_driver_irq_pending(struct ob_driver *driver, unsigned vector);
-/* Per vector: INTx by COMMAND's interrupt-disable or the client's mask, MSI-X in its table. -ENOTSUP for MSI without
+/* Per vector: INTx by COMMAND's interrupt-disable, MSI by its mask bits, MSI-X in its table. -ENOTSUP for MSI without
  * mask bits. */
 OB_PUBLIC int ob_driver_mask(struct ob_driver *driver, unsigned vector);
 OB_PUBLIC int ob_driver_unmask(struct ob_driver *driver, unsigned vector);

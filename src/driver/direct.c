@@ -240,7 +240,7 @@ static int probe_line(struct direct *d)
 static int direct_irq_pending(struct ob_driver *driver, unsigned vector)
 {
     struct direct *d = direct_of(driver);
-    uint32_t status;
+    uint32_t status = 0;
     int err = direct_config(driver, false, PCI_STATUS, 2, &status);
 
     if (!err && driver->irqs == OB_DRIVER_INTX)
