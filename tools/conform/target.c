@@ -100,7 +100,8 @@ bool target_died(struct target *target)
         target->pid = -1;
         target->ended = true;
     }
-    return target->ended;
+    /* One that serves a single client ends after it, with whatever status. */
+    return target->ended && !(target->once && target->served && WIFEXITED(target->status));
 }
 
 /* Waits for its end; 0 when it came in time. */
