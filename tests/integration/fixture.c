@@ -23,7 +23,7 @@
 #define ANONYMOUS_SLACK 262144L
 #define MAPPINGS_SLACK  4096
 #else
-#define ANONYMOUS_SLACK 2048L
+#define ANONYMOUS_SLACK 4096L /* what malloc() keeps after 65,535 maps; a leak of one object for each is more */
 #define MAPPINGS_SLACK  2
 #endif
 

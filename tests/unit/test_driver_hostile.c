@@ -123,7 +123,7 @@ static int start(struct broken *b, struct ob_driver **driver, char *why, size_t 
     strcpy(b->folder, "/tmp/outboard-XXXXXX");
     assert_non_null(mkdtemp(b->folder));
     snprintf(address.sun_path, sizeof(address.sun_path), "%s/s", b->folder);
-    snprintf(b->target, sizeof(b->target), "unix:%s", address.sun_path);
+    snprintf(b->target, sizeof(b->target), "unix:%s/s", b->folder);
     b->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     ok(bind(b->listener, (struct sockaddr *)&address, sizeof(address)));
     ok(listen(b->listener, 1));

@@ -11,8 +11,6 @@
 struct options {
     const char *server, *spawn;         /* a socket; a command */
     bool once;                          /* the server program serves one client */
-    bool client;                        /* play the server */
-    const char *socket;                 /* where, with --client */
     const char *patterns[MAX_PATTERNS]; /* of the names of checks and clauses wanted; none: all */
     unsigned n_patterns;
     enum format format;
@@ -23,7 +21,7 @@ struct options {
 
 /* Whether a check is wanted. */
 bool option_wants(const struct options *o, const struct check *check);
-/* The judgement of a server, conform_server.c; of a client, conform_client.c. An exit status. */
+/* The judgement of a server, conform_server.c. An exit status. */
 int judge_server(const struct options *o, struct report *report);
 
 #endif
