@@ -401,7 +401,8 @@ OB_PUBLIC int ob_worker_fd(struct ob_worker *worker, int fd, uint32_t events, ob
  * it stays the library's. -EINVAL: no such event. */
 OB_PUBLIC int ob_doorbell_fd(const struct ob_dev *dev, unsigned event);
 /* [A] From ops.open on. How often an event rang since it was taken last; 0: not. Never waits. To be called before
- * looking for the work: what comes after it rings again. In a process that succeeds another, and after a migration,
+ * looking for the work: what comes after it rings again. Clients can ring a device that is quiet, too: what is to be
+ * done then belongs to the time after ops.run. In a process that succeeds another, and after a migration,
  * every event has rung once more than it did: the other may have ended between this and the work. */
 OB_PUBLIC uint64_t ob_doorbell_take(const struct ob_dev *dev, unsigned event);
 

@@ -194,6 +194,9 @@ static int open_class(struct ob_dev *dev, enum ob_origin origin)
     }
     dev->opened = true;
     ob_transaction_end(dev);
+    if (dev->vault.has_intents)
+        ob_dev_commit(
+            dev); /* what is left for a predecessor's client: without what is signalled, which workers change */
     ob_workers_release(dev);
     return 0;
 }

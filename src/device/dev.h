@@ -244,7 +244,6 @@ void ob_transaction_end(struct ob_dev *dev);
 void ob_dev_commit(struct ob_dev *dev);
 void ob_dev_rollback(struct ob_dev *dev);                /* what was done since the last commit never happened */
 void ob_dev_intend(struct ob_dev *dev, unsigned signal); /* in a transaction: OB_SIGNAL_* with the commit */
-void ob_dev_signal(struct ob_dev *dev); /* delivers the current commit's interrupts; also after a crash */
 int ob_req_keep(struct ob_req *req, enum ob_wait wait);
 int ob_req_finish(struct ob_dev *dev, int err); /* the kept request: answered */
 void ob_req_expire(struct ob_dev *dev, uint64_t now);

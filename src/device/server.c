@@ -129,7 +129,7 @@ static int resume_session(struct ob_dev *dev, int fd)
     ob_holder_drop_left(&s->holder);
     dev->client_source.ready = client_ready;
     dev->config_changed = true;
-    ob_dev_signal(dev);
+    ob_dev_commit(dev);
     ob_irqs_reevaluate(dev->irqs);
     ob_doorbells_restore(dev);
     if (ob_session_negotiated(s))

@@ -35,19 +35,28 @@ static void lower_level(struct ob_dev *dev, unsigned vector)
     (void)ob_irqs_level(dev->irqs, vector, false);
 }
 
+/* What has no memory of its own is kept for a predecessor's client until its eventfds are here: it goes with the next
+ * commit, and the next. */
+static void notify(struct ob_dev *dev, unsigned signal)
+{
+    if (dev->resuming)
+        ob_dev_intend(dev, signal);
+    else
+        ob_irqs_notify(dev->irqs, signal == OB_SIGNAL_ERROR ? VFIO_PCI_ERR_IRQ_INDEX : VFIO_PCI_REQ_IRQ_INDEX);
+}
+
 static void pulse(struct ob_dev *dev, unsigned signal)
 {
     if (signal < dev->vectors)
         (void)ob_irqs_pulse(dev->irqs, signal);
-    else if (signal == dev->vectors + OB_SIGNAL_ERROR)
-        ob_irqs_notify(dev->irqs, VFIO_PCI_ERR_IRQ_INDEX);
-    else if (signal == dev->vectors + OB_SIGNAL_REQUEST)
-        ob_irqs_notify(dev->irqs, VFIO_PCI_REQ_IRQ_INDEX);
+    else if (signal <= dev->vectors + OB_SIGNAL_REQUEST)
+        notify(dev, signal - dev->vectors);
     else
         ob_doorbell_ring(dev, signal - dev->vectors - OB_SIGNAL_EVENT);
 }
 
-void ob_dev_signal(struct ob_dev *dev)
+/* Delivers the interrupts of the current commit, a predecessor's too. */
+static void signal_interrupts(struct ob_dev *dev)
 {
     struct ob_intents intents;
     bool reset;
@@ -73,7 +82,8 @@ void ob_dev_signal(struct ob_dev *dev)
         each_signal(dev, intents.set, raise_level);
         each_signal(dev, intents.pulse, pulse);
     }
-    ob_vault_signalled(&dev->vault);
+    if (!dev->vault.has_intents)
+        ob_vault_signalled(&dev->vault);
 }
 
 /* Each effect is a transaction, which may ask for more effects: they are appended, not nested. Between the pieces of a
@@ -104,7 +114,7 @@ void ob_dev_commit(struct ob_dev *dev)
     /* A kept request may have let go of descriptors that a successor, which executes it again, needs. */
     if (!dev->session.kept)
         ob_holder_flush(&dev->session.holder);
-    ob_dev_signal(dev);
+    signal_interrupts(dev);
     ob_step(signalled);
     if (timers)
         ob_timers_update(dev);

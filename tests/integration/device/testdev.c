@@ -61,7 +61,8 @@
  *
  * Doorbells, by event: 0: BAR0 100 and 104, 4 bytes each; 1, 2: BAR0 108, 2 bytes, 0x1234 and 0x4321; 3: BAR0 110, 8
  * bytes, and 118, 1 byte; 4: BAR1 0c, 4 bytes; 5: region 9 100, 4 bytes; 6 to 25: region 13, 4 bytes each from 0 on.
- * The first three are the worker's, which counts them at once; the rest are the control loop's, during a session.
+ * 3 to 5 are the control loop's, during a session; the rest are the worker's. What rings while the device stands still
+ * is counted when it runs again.
  *
  * Capabilities: vendor-specific (0c 4f 42 01, two read-only bytes 5a a5, four writable), Device Serial Number
  * 01-23-45-67-89-ab-cd-ef. Option deadline=ms: how long a request may be kept (max_reply_ms). */

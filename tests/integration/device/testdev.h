@@ -12,7 +12,8 @@
 #define PIECES_MAX 17 /* 64 KiB in pages of 4 KiB, unaligned */
 
 #define TESTDEV_EVENTS 26u
-#define WORKER_EVENTS  3u /* the first of them: the worker's; the rest are the control loop's */
+#define CONTROL_FIRST  3u /* the control loop's events; all others are the worker's */
+#define CONTROL_EVENTS 3u
 
 struct testdev {
     uint32_t scratch, flags, latch, count, levels, error_code, timer_fired, config_last;
@@ -22,13 +23,13 @@ struct testdev {
     uint32_t io32, io_array[4];
     uint16_t io16;
     uint8_t io8, echo[256];
-    uint32_t region, under, rings[TESTDEV_EVENTS];
+    uint32_t region, under, rings[CONTROL_EVENTS];
 };
 
 /* producer is the doorbell's. An entry is over when `done` has passed it, and its vector was sent when `announced` has:
  * stored in this order, so that a successor finds at most one entry executed but not counted, or counted but silent. */
 struct ring_shared {
-    _Atomic uint32_t producer, done, announced, vector, rings[WORKER_EVENTS];
+    _Atomic uint32_t producer, done, announced, vector, rings[TESTDEV_EVENTS];
 };
 
 struct entry {
@@ -55,7 +56,7 @@ struct scratch {
     struct kept async;
     struct ob_window *window;
     struct ob_req *quiescing;
-    uint32_t ring_size;
+    uint32_t ring_size, rings[TESTDEV_EVENTS]; /* rings: what rang while the device was to stand still */
     bool running, stale, hold_release, hold_cancel;
     enum ring_phase phase;
     struct entry entry;
@@ -84,6 +85,8 @@ bool testdev_ring_valid(const struct testdev *t);
 int testdev_ring_apply(struct ob_dev *dev);
 /* Sends what a process that died may not have sent, and lets the worker go on. */
 void testdev_ring_run(struct ob_dev *dev);
+/* Counts rings of an event of the worker's. */
+void testdev_ring_rang(struct ob_dev *dev, unsigned event, uint32_t times);
 /* Stops the worker; OB_LATER if it has to let go of memory first, then it answers req. */
 int testdev_ring_quiesce(struct ob_req *req);
 /* After testdev_ring_apply() with the ring disabled: forgets what was in hand. */

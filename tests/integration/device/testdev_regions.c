@@ -91,13 +91,17 @@ static unsigned event_of(struct ob_dev *dev, int fd)
     return event;
 }
 
+static bool is_control(unsigned event)
+{
+    return event - CONTROL_FIRST < CONTROL_EVENTS;
+}
+
 static void rang_on_worker(struct ob_worker *worker, int fd, uint32_t events, void *ctx)
 {
     struct ob_dev *dev = ob_worker_dev(worker);
-    struct ring_shared *shared = ob_shared(dev);
     unsigned event = event_of(dev, fd);
 
-    atomic_fetch_add(&shared->rings[event], (uint32_t)ob_doorbell_take(dev, event));
+    testdev_ring_rang(dev, event, (uint32_t)ob_doorbell_take(dev, event));
 }
 
 static void rang_on_control(struct ob_worker *worker, int fd, uint32_t events, void *ctx)
@@ -106,15 +110,16 @@ static void rang_on_control(struct ob_worker *worker, int fd, uint32_t events, v
     struct testdev *t = ob_state(dev);
     unsigned event = event_of(dev, fd);
 
-    t->rings[event] += (uint32_t)ob_doorbell_take(dev, event);
+    t->rings[event - CONTROL_FIRST] += (uint32_t)ob_doorbell_take(dev, event);
 }
 
 int testdev_doorbells_open(struct ob_dev *dev, struct ob_worker *worker)
 {
     int err = 0;
 
-    for (unsigned event = 0; !err && event < WORKER_EVENTS; event++)
-        err = ob_worker_fd(worker, ob_doorbell_fd(dev, event), EPOLLIN, rang_on_worker, NULL);
+    for (unsigned event = 0; !err && event < TESTDEV_EVENTS; event++)
+        if (!is_control(event))
+            err = ob_worker_fd(worker, ob_doorbell_fd(dev, event), EPOLLIN, rang_on_worker, NULL);
     return err;
 }
 
@@ -122,7 +127,7 @@ int testdev_doorbells_watch(struct ob_dev *dev, bool on)
 {
     int err = 0;
 
-    for (unsigned event = WORKER_EVENTS; !err && event < TESTDEV_EVENTS; event++) {
+    for (unsigned event = CONTROL_FIRST; !err && is_control(event); event++) {
         err = ob_worker_fd(ob_control(dev), ob_doorbell_fd(dev, event), on ? EPOLLIN : 0, rang_on_control, NULL);
         if (err == -ENOENT && !on)
             err = 0;
@@ -134,7 +139,7 @@ int testdev_rings_read(struct ob_req *req, const struct ob_reg *reg, unsigned in
 {
     struct ring_shared *shared = ob_shared(ob_req_dev(req));
 
-    *val = index < WORKER_EVENTS ? atomic_load(&shared->rings[index]) : req_state(req)->rings[index];
+    *val = is_control(index) ? req_state(req)->rings[index - CONTROL_FIRST] : atomic_load(&shared->rings[index]);
     return OB_DONE;
 }
 
