@@ -36,6 +36,25 @@ static uint16_t send_write(struct ob_raw *raw, uint64_t offset, uint32_t value)
     return id;
 }
 
+/* Arms the answer and sends the read that it answers, in one piece: nothing comes between them, the timer least of all.
+ * `flags` are the read's. */
+static void send_kept(struct ob_raw *raw, uint32_t ns, uint32_t flags, uint16_t *arm, uint16_t *kept)
+{
+    struct {
+        struct ob_raw_region region;
+        uint32_t value;
+    } OB_RAW_PACKED write = { { .offset = TD_KEEP_NS, .region = TD_BAR, .count = 4 }, ns };
+    struct ob_raw_region read = { .offset = TD_KEEP, .region = TD_BAR, .count = 4 };
+    uint8_t bytes[2 * sizeof(struct ob_raw_header) + sizeof(write) + sizeof(read)];
+    size_t size;
+
+    *arm = raw->next_id++;
+    *kept = raw->next_id++;
+    size = ob_raw_build(bytes, *arm, OB_RAW_REGION_WRITE, 0, &write, sizeof(write));
+    size += ob_raw_build(bytes + size, *kept, OB_RAW_REGION_READ, flags, &read, sizeof(read));
+    ob_ok(ob_raw_send(raw, bytes, size, NULL, 0));
+}
+
 /* The reply to a read: 0 and its value, or the errno. */
 static int take_read(struct ob_raw *raw, uint16_t id, uint32_t *value)
 {
@@ -63,6 +82,16 @@ static void expect_write(struct ob_raw *raw, uint16_t id)
     ob_ok(ob_raw_reply(raw, id, OB_RAW_REGION_WRITE, NULL));
 }
 
+/* A read that is kept for so long, and answered then. */
+static void keep_for(struct ob_raw *raw, uint32_t ns)
+{
+    uint16_t arm, kept;
+
+    send_kept(raw, ns, 0, &arm, &kept);
+    expect_write(raw, arm);
+    expect_read(raw, kept, TD_TIMED_OUT);
+}
+
 /* What comes behind a kept request is neither executed nor answered before it, and then in order. */
 static void test_order(void **state)
 {
@@ -72,8 +101,7 @@ static void test_order(void **state)
         uint16_t arm, kept, id, tick, count;
 
         ob_write32(&fixture->raw, TD_BAR, TD_SCRATCH, i);
-        arm = send_write(&fixture->raw, TD_KEEP_NS, 2000000);
-        kept = send_read(&fixture->raw, TD_KEEP);
+        send_kept(&fixture->raw, 2000000, 0, &arm, &kept);
         id = send_read(&fixture->raw, TD_ID);
         tick = send_write(&fixture->raw, TD_TICK, 1);
         count = send_read(&fixture->raw, TD_COUNT);
@@ -89,11 +117,8 @@ static void test_order(void **state)
 static void test_answered_by_timer(void **state)
 {
     struct ob_fixture *fixture = *state;
-    uint16_t kept;
 
-    ob_write32(&fixture->raw, TD_BAR, TD_KEEP_NS, 20000000);
-    kept = send_read(&fixture->raw, TD_KEEP);
-    expect_read(&fixture->raw, kept, TD_TIMED_OUT);
+    keep_for(&fixture->raw, 20000000);
 }
 
 /* Answered by a worker thread, in the middle of answers of the control thread's. */
@@ -122,7 +147,7 @@ static void test_deadline(void **state)
 {
     struct ob_fixture *fixture = *state;
     int64_t start = now_ms();
-    uint16_t kept = send_read(&fixture->raw, TD_KEEP), id = send_read(&fixture->raw, TD_ID), arm;
+    uint16_t kept = send_read(&fixture->raw, TD_KEEP), id = send_read(&fixture->raw, TD_ID);
     uint32_t value;
 
     assert_true(take_read(&fixture->raw, kept, &value) > 0);
@@ -133,10 +158,7 @@ static void test_deadline(void **state)
     ob_write32(&fixture->raw, TD_BAR, TD_RELEASE, 5);
     ob_ok(ob_raw_silent(&fixture->raw));
     assert_int_equal(ob_read32(&fixture->raw, TD_BAR, TD_KEPT), 0);
-    arm = send_write(&fixture->raw, TD_KEEP_NS, 2000000);
-    kept = send_read(&fixture->raw, TD_KEEP);
-    expect_write(&fixture->raw, arm);
-    expect_read(&fixture->raw, kept, TD_TIMED_OUT);
+    keep_for(&fixture->raw, 2000000);
 }
 
 /* The deadline counts from when a request came, and not from when it was its turn: a client that pipelines waits for
@@ -176,8 +198,7 @@ static void test_alive_while_kept(void **state)
     ob_ok(ob_raw_write(&fixture->raw, VFIO_PCI_CONFIG_REGION_INDEX, at, &on, sizeof(on)));
     ob_ok(ob_set_eventfds(&fixture->raw, VFIO_PCI_MSIX_IRQ_INDEX, 1, 1, &event));
     ob_write32(&fixture->raw, TD_BAR, TD_TIMER_NS, 5000000);
-    arm = send_write(&fixture->raw, TD_KEEP_NS, 300000000);
-    kept = send_read(&fixture->raw, TD_KEEP);
+    send_kept(&fixture->raw, 300000000, 0, &arm, &kept);
     expect_write(&fixture->raw, arm);
     assert_int_equal(ob_event_wait(event), 1);
     assert_null(fixture->raw.queue);
@@ -188,10 +209,10 @@ static void test_alive_while_kept(void **state)
 static void test_posted_kept(void **state)
 {
     struct ob_fixture *fixture = *state;
-    struct ob_raw_region access = { .offset = TD_KEEP, .region = TD_BAR, .count = 4 };
+    uint16_t arm, kept;
 
-    ob_write32(&fixture->raw, TD_BAR, TD_KEEP_NS, 5000000);
-    ob_ok(ob_raw_request(&fixture->raw, OB_RAW_REGION_READ, OB_RAW_NO_REPLY, &access, sizeof(access), NULL, 0, NULL));
+    send_kept(&fixture->raw, 5000000, OB_RAW_NO_REPLY, &arm, &kept);
+    expect_write(&fixture->raw, arm);
     ob_ok(ob_raw_silent(&fixture->raw));
     assert_int_equal(ob_read32(&fixture->raw, TD_BAR, TD_KEPT), 0);
 }
@@ -202,17 +223,12 @@ static void test_disconnect(void **state)
     struct ob_fixture *fixture = *state;
 
     for (int i = 0; i < 5; i++) {
-        uint16_t arm, kept;
-
         send_read(&fixture->raw, i % 2 ? TD_KEEP : TD_ASYNC);
         send_read(&fixture->raw, TD_ID);
         ob_fixture_reconnect(fixture);
         ob_ok(ob_raw_handshake(&fixture->raw));
         assert_int_equal(ob_read32(&fixture->raw, TD_BAR, TD_KEPT), 0);
-        arm = send_write(&fixture->raw, TD_KEEP_NS, 2000000);
-        kept = send_read(&fixture->raw, TD_KEEP);
-        expect_write(&fixture->raw, arm);
-        expect_read(&fixture->raw, kept, TD_TIMED_OUT);
+        keep_for(&fixture->raw, 2000000);
     }
 }
 
