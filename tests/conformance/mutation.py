@@ -22,6 +22,7 @@ class Mutation:
     touches: Callable
     transform: Callable
     caught_by: tuple  # names of checks, each of which fails because of it
+    server: str  # the device behind the proxy: testdev, or one that `outboard serve` has
 
     def apply(self, connection, message):
         if not self.touches(message):
@@ -32,12 +33,12 @@ class Mutation:
 ROWS = {}
 
 
-def row(name, touches, transform, *caught_by):
+def row(name, touches, transform, *caught_by, server="testdev"):
     if name in ROWS:
         raise ValueError(f"two rows are called {name}")
     if not caught_by:
         raise ValueError(f"{name}: no check is named")
-    ROWS[name] = Mutation(name, touches, transform, caught_by)
+    ROWS[name] = Mutation(name, touches, transform, caught_by, server)
 
 
 def load():

@@ -40,6 +40,7 @@ COMMANDS = {
 }
 MAX_MESSAGE = 4 << 20
 MAX_FDS = 64
+MAX_PENDING = 256 << 10  # bytes that wait for a reader: beyond, no more is read from the other side
 
 
 @dataclasses.dataclass
@@ -92,10 +93,15 @@ class Stream:
         self.buffer = b""
         self.fds = []  # (position in the buffer, descriptor)
         self.held = []  # messages that go with the next
+        self.pending = []  # (bytes, descriptors) that there was no room for
+        self.pending_size = 0
+        sock.setblocking(False)
 
     def receive(self):
         try:
             data, fds, flags, _ = socket.recv_fds(self.socket, 1 << 20, MAX_FDS)
+        except BlockingIOError:
+            return
         except ConnectionError as error:
             raise Gone from error
         if flags & socket.MSG_CTRUNC:
@@ -136,14 +142,32 @@ class Stream:
             time.sleep(0.001)  # nothing tells when a peer reads
 
     def write(self, data, fds):
+        """Takes the descriptors over."""
+        self.pending.append((data, fds))
+        self.pending_size += len(data)
+        self.flush()
+
+    def flush(self):
         try:
-            if fds:
-                sent = socket.send_fds(self.socket, [data], fds)
-                data = data[sent:]
-            if data:
-                self.socket.sendall(data)
+            while self.pending:
+                data, fds = self.pending[0]
+                sent = socket.send_fds(self.socket, [data], fds) if fds else self.socket.send(data)
+                for fd in fds:
+                    os.close(fd)
+                self.pending_size -= sent
+                self.pending[0] = (data[sent:], [])
+                if sent == len(data):
+                    self.pending.pop(0)
+        except BlockingIOError:
+            pass
         except OSError as error:
             raise Gone from error
+
+    def close(self):
+        self.socket.close()
+        for fd in [fd for _, fd in self.fds] + [fd for _, fds in self.pending for fd in fds]:
+            os.close(fd)
+        self.fds, self.pending, self.pending_size = [], [], 0
 
     def send(self, message):
         if message.join:
@@ -156,9 +180,7 @@ class Stream:
         start = 0
         for cut in (*sorted(c for c in message.cuts if 0 < c < len(data)), len(data)):
             self.write(data[start:cut], fds)
-            fds_sent, fds = fds, []
-            for fd in fds_sent:
-                os.close(fd)
+            fds = []
             if cut < len(data):
                 self.wait_taken()
             start = cut
@@ -183,7 +205,12 @@ class Connection:
     def watch(self, stream, other, from_client, twin):
         fd = stream.socket.fileno()
         self.streams[fd] = (stream, other, from_client, twin)
-        self.epoll.register(fd, select.EPOLLIN)
+        self.epoll.register(fd, 0)
+
+    def choose_events(self):
+        for fd, (stream, other, *_) in self.streams.items():
+            room = other.pending_size < MAX_PENDING
+            self.epoll.modify(fd, (select.EPOLLIN if room else 0) | (select.EPOLLOUT if stream.pending else 0))
 
     def interpose_twin(self, index, fds):
         """Puts the proxy between the ends of a twin socket: ours replaces the server's in `fds`."""
@@ -239,31 +266,38 @@ class Connection:
         """Until either side closes."""
         try:
             while True:
-                for fd, _ in self.epoll.poll():
-                    stream, other, from_client, twin = self.streams[fd]
-                    try:
-                        stream.receive()
-                    except Gone:
-                        if twin:
-                            self.epoll.unregister(fd)
-                            other.socket.shutdown(socket.SHUT_WR)
-                            continue
-                        if stream.buffer:
-                            other.write(stream.rest(), [])
-                        raise
-                    for m in stream.messages(from_client, twin):
-                        if isinstance(m, bytes):
-                            other.write(m, [])
-                        else:
-                            self.handle(m)
+                self.choose_events()
+                for fd, events in self.epoll.poll():
+                    if events & select.EPOLLOUT:
+                        self.streams[fd][0].flush()
+                    if events & ~select.EPOLLOUT:
+                        self.read(fd)
         except Gone:
             pass
         finally:
             self.epoll.close()
             for stream, *_ in self.streams.values():
-                stream.socket.close()
-                for _, fd in stream.fds:
-                    os.close(fd)
+                stream.close()
+
+    def read(self, fd):
+        stream, other, from_client, twin = self.streams[fd]
+        try:
+            stream.receive()
+        except Gone:
+            if twin:
+                self.epoll.unregister(fd)
+                del self.streams[fd]
+                other.socket.shutdown(socket.SHUT_WR)
+                stream.close()
+                return
+            if stream.buffer:
+                other.write(stream.rest(), [])
+            raise
+        for m in stream.messages(from_client, twin):
+            if isinstance(m, bytes):
+                other.write(m, [])
+            else:
+                self.handle(m)
 
 
 class Proxy:
@@ -278,6 +312,8 @@ class Proxy:
         self.folder = tempfile.TemporaryDirectory(prefix="proxy-")
         self.path = os.path.join(self.folder.name, "server")
         ready, theirs = os.pipe()
+        # It dies with the proxy, however that ends.
+        command = ["setpriv", "--pdeathsig", "KILL", "--"] + command
         self.server = subprocess.Popen(command + [f"--socket-path={self.path}", f"--ready-fd={theirs}"],
                                        pass_fds=[theirs])
         os.close(theirs)

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""The judge finds every fault that the proxy makes, and each of its checks finds one, but for those that unproven.txt lists until there is a row for them.
+"""The judge finds every fault that the proxy makes, and each of its checks finds one.
 
-    test_mutations.py OUTBOARD
+    test_mutations.py OUTBOARD TESTDEV [PATTERN...]
 
-One test runs the checks through the proxy without a mutation; all pass. One for each row of mutations_*.py runs the
-checks that it names through the proxy with it; all fail. The last compares the checks that rows name with the list of
-`outboard conform`.
+One test for each device runs the checks through the proxy without a mutation; all pass. One for each row of
+mutations_*.py runs the checks that it names through the proxy with it; all fail. The last compares the checks that rows
+name with the list of `outboard conform`; unproven.txt has those that no row shows to fail yet. With patterns only rows
+whose name matches one are tried.
 """
 
 import concurrent.futures
+import fnmatch
 import os
 import pathlib
 import re
@@ -19,14 +21,17 @@ import mutation
 
 HERE = pathlib.Path(__file__).resolve().parent
 OUTBOARD = sys.argv[1]
+TESTDEV = sys.argv[2]
+PATTERNS = sys.argv[3:]
 
 
-def judge(name, checks):
-    """{check: "ok", "not ok" or "skip"} for the survey and those checks, through the proxy."""
+def judge(server, name, checks):
+    """{check: "ok", "not ok" or "skip"} for the survey and those checks of a server, through the proxy."""
     proxy = [sys.executable, str(HERE / "proxy.py"), "--socket-path", "{socket}"]
     if name:
         proxy += ["--mutation", name]
-    command = [OUTBOARD, "conform", "--spawn", " ".join(proxy + ["--", OUTBOARD, "serve", "edu"]), "--timeout", "3000"]
+    proxy += ["--", TESTDEV] if server == "testdev" else ["--", OUTBOARD, "serve", server]
+    command = [OUTBOARD, "conform", "--spawn", " ".join(proxy), "--timeout", "3000"]
     for check in checks:
         command += ["--check", check]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -38,14 +43,14 @@ def judge(name, checks):
     return results, run.stdout + run.stderr
 
 
-def unchanged():
-    results, text = judge(None, [])
+def unchanged(server):
+    results, text = judge(server, None, [])
     bad = [check for check, result in results.items() if result == "not ok"]
     return ([] if results and not bad else [f"without a mutation: {bad}", text])
 
 
 def caught(row):
-    results, text = judge(row.name, [check for check in row.caught_by if check != "survey"] or ["none"])
+    results, text = judge(row.server, row.name, [check for check in row.caught_by if check != "survey"] or ["none"])
     missed = [check for check in row.caught_by if results.get(check) != "not ok"]
     return ([] if not missed else [f"not noticed by {', '.join(missed)}", text])
 
@@ -62,8 +67,12 @@ def every_check(rows):
 
 def main():
     rows = list(mutation.load().values())
-    tests = [("unchanged", unchanged)] + [(row.name, lambda row=row: caught(row)) for row in rows]
-    tests.append(("every check finds a fault", lambda: every_check(rows)))
+    wanted = [row for row in rows if any(fnmatch.fnmatch(row.name, pattern) for pattern in PATTERNS or ["*"])]
+    tests = [(row.name, lambda row=row: caught(row)) for row in wanted]
+    if not PATTERNS:
+        servers = sorted({row.server for row in rows})
+        tests = [(f"unchanged {server}", lambda server=server: unchanged(server)) for server in servers] + tests
+        tests.append(("every check finds a fault", lambda: every_check(rows)))
     print(f"1..{len(tests)}", flush=True)
     failed = False
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -1,8 +1,10 @@
 /* conform.c: `outboard conform`: the command line, and the lists of checks and clauses. */
 #include <ctype.h>
+#include <errno.h>
 #include <fnmatch.h>
 #include <getopt.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "../tool.h"
 #include "clauses.h"
@@ -28,7 +30,7 @@ static void usage(FILE *to)
           to);
 }
 
-bool option_wants(const struct options *o, const struct check *check)
+bool option_wants(const struct options *o, const struct check_name *check)
 {
     for (unsigned i = 0; i < o->n_patterns; i++) {
         if (fnmatch(o->patterns[i], check->name, 0) == 0 || fnmatch(o->patterns[i], check->clause, 0) == 0)
@@ -39,22 +41,21 @@ bool option_wants(const struct options *o, const struct check *check)
 
 static int list(void)
 {
-    for (unsigned i = 0; server_checks[i] != NULL; i++) {
-        for (const struct check *check = server_checks[i]; check->name != NULL; check++)
-            printf("server %-32s %-12s %s\n", check->name, check->clause, check->title);
-    }
+    const struct check_name *check;
+
+    for (unsigned i = 0; (check = server_check(i)) != NULL; i++)
+        printf("server %-32s %-12s %s\n", check->name, check->clause, check->title);
     return fflush(stdout) == 0 ? 0 : STATUS_FAILED;
 }
 
 static unsigned print_checks_of(const char *clause)
 {
+    const struct check_name *check;
     unsigned n = 0;
 
-    for (unsigned i = 0; server_checks[i] != NULL; i++) {
-        for (const struct check *check = server_checks[i]; check->name != NULL; check++) {
-            if (strcmp(check->clause, clause) == 0)
-                printf("%s%s", n++ == 0 ? "" : " ", check->name);
-        }
+    for (unsigned i = 0; (check = server_check(i)) != NULL; i++) {
+        if (strcmp(check->clause, clause) == 0)
+            printf("%s%s", n++ == 0 ? "" : " ", check->name);
     }
     return n;
 }

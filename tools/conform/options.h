@@ -20,8 +20,11 @@ struct options {
 };
 
 /* Whether a check is wanted. */
-bool option_wants(const struct options *o, const struct check *check);
-/* The judgement of a server, conform_server.c. An exit status. */
+bool option_wants(const struct options *o, const struct check_name *check);
+
+/* The judgement of a server, in server/. An exit status. */
 int judge_server(const struct options *o, struct report *report);
+/* The nth check of servers; NULL: there are no more. */
+const struct check_name *server_check(unsigned n);
 
 #endif

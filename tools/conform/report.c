@@ -1,6 +1,7 @@
 /* report.c: TAP version 13 and JUnit XML. */
 #include "report.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "clauses.h"
@@ -51,7 +52,7 @@ void report_begin(struct report *r)
     fprintf(r->to, "\" tests=\"%u\">\n", r->planned);
 }
 
-static void report_tap(struct report *r, const struct check *check, enum verdict verdict, const char *text,
+static void report_tap(struct report *r, const struct check_name *check, enum verdict verdict, const char *text,
                        report_transcript_fn *transcript, void *ctx)
 {
     const struct clause *clause = clause_find(check->clause);
@@ -71,7 +72,7 @@ static void report_tap(struct report *r, const struct check *check, enum verdict
     }
 }
 
-static void report_junit(struct report *r, const struct check *check, enum verdict verdict, const char *text,
+static void report_junit(struct report *r, const struct check_name *check, enum verdict verdict, const char *text,
                          double seconds, report_transcript_fn *transcript, void *ctx)
 {
     const struct clause *clause = clause_find(check->clause);
@@ -104,8 +105,8 @@ static void report_junit(struct report *r, const struct check *check, enum verdi
     free(lines);
 }
 
-void report_check(struct report *r, const struct check *check, enum verdict verdict, const char *text, double seconds,
-                  report_transcript_fn *transcript, void *ctx)
+void report_check(struct report *r, const struct check_name *check, enum verdict verdict, const char *text,
+                  double seconds, report_transcript_fn *transcript, void *ctx)
 {
     r->done++;
     r->counts[verdict]++;

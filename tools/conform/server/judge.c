@@ -12,8 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "target.h"
-#include "transcript.h"
+#include "../target.h"
+#include "../transcript.h"
 
 const char judge_capabilities[] =
     "{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":1048576,\"max_dma_maps\":65535,\"pgsizes\":4096,"
@@ -472,6 +472,7 @@ enum verdict judge_run(struct judge *j, const struct check *check)
     j->check = check;
     j->verdict = PASSED;
     j->text[0] = '\0';
+    j->copying = false;
     transcript_clear(j->transcript);
     if (setjmp(j->out) == 0)
         run(j);

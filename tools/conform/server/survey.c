@@ -1,5 +1,5 @@
 /* survey.c: what the server says of itself, asked for once, before the checks: what they have to find or may skip. */
-#include "check.h"
+#include "exerciser.h"
 
 #include <stdlib.h>
 
@@ -188,5 +188,8 @@ void survey(struct judge *j)
     if (f->region[VFIO_PCI_CONFIG_REGION_INDEX].size > 0) {
         f->vendor = (uint16_t)config_read(j, 0, 2);
         f->device = (uint16_t)config_read(j, 2, 2);
+        f->exerciser = exerciser_find(f->vendor, f->device);
+        if (f->exerciser != NULL)
+            f->has |= (f->exerciser->max_copy > 0 ? NEED_DMA : 0) | (f->exerciser->irqs != 0 ? NEED_INTERRUPT : 0);
     }
 }

@@ -1,4 +1,4 @@
-/* server_info.c: VU-INFO: what GET_INFO answers. */
+/* info.c: VU-INFO: what GET_INFO answers. */
 #include "check.h"
 
 static int ask(struct judge *j, uint32_t argsz, size_t size, struct ob_raw_message **reply)
@@ -74,14 +74,14 @@ static void info_dirty_fields(struct judge *j)
 }
 
 const struct check server_info_checks[] = {
-    { "info-layout", "VU-INFO-2", "GET_INFO answers 16 bytes and says so in argsz", 0, info_layout },
-    { "info-pci", "VU-INFO-3", "the device is a PCI device", 0, info_pci },
-    { "info-reset-flag", "VU-INFO-4", "the RESET flag says whether DEVICE_RESET works", 0, info_reset_flag },
-    { "info-regions", "VU-INFO-5", "there are at least 9 regions", 0, info_regions },
-    { "info-irqs", "VU-INFO-6", "there are at least 5 interrupt types", 0, info_irqs },
-    { "info-argsz-small", "VU-INFO-7", "an argsz below 16 is refused with EINVAL", 0, info_argsz_small },
-    { "info-argsz-large", "VU-INFO-8", "a larger argsz is accepted", 0, info_argsz_large },
-    { "info-payload-large", "VU-INFO-8", "more payload than the structure has is ignored", 0, info_payload_large },
-    { "info-dirty-fields", "VU-INFO-9", "fields that should be 0 are ignored", 0, info_dirty_fields },
-    { NULL, NULL, NULL, 0, NULL },
+    { { "info-layout", "VU-INFO-2", "GET_INFO answers 16 bytes and says so in argsz" }, 0, info_layout },
+    { { "info-pci", "VU-INFO-3", "the device is a PCI device" }, 0, info_pci },
+    { { "info-reset-flag", "VU-INFO-4", "the RESET flag says whether DEVICE_RESET works" }, 0, info_reset_flag },
+    { { "info-regions", "VU-INFO-5", "there are at least 9 regions" }, 0, info_regions },
+    { { "info-irqs", "VU-INFO-6", "there are at least 5 interrupt types" }, 0, info_irqs },
+    { { "info-argsz-small", "VU-INFO-7", "an argsz below 16 is refused with EINVAL" }, 0, info_argsz_small },
+    { { "info-argsz-large", "VU-INFO-8", "a larger argsz is accepted" }, 0, info_argsz_large },
+    { { "info-payload-large", "VU-INFO-8", "more payload than the structure has is ignored" }, 0, info_payload_large },
+    { { "info-dirty-fields", "VU-INFO-9", "fields that should be 0 are ignored" }, 0, info_dirty_fields },
+    { { NULL, NULL, NULL }, 0, NULL },
 };

@@ -1,5 +1,5 @@
-/* server_map.c: VU-MAP: DMA_MAP, by what a server answers. */
-#include "check.h"
+/* map.c: VU-MAP: DMA_MAP, by what a server answers. */
+#include "exerciser.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -379,45 +379,72 @@ static void check_cut_short(struct judge *j)
     unmapped(j, BASE, 4 * page);
 }
 
+static void check_shared(struct judge *j)
+{
+    const uint64_t page = j->facts.page, at = 0x100000;
+    int fd = judge_memfd(j, 2 * page);
+    uint8_t *memory = judge_mmap(j, fd, 2 * page, 0, PROT);
+
+    device_on(j, true);
+    want_ok(j, map(j, at, 2 * page, PROT, fd, 0), "DMA_MAP");
+    for (unsigned turn = 1; turn <= 2; turn++) {
+        memset(memory, (int)(0x50 + turn), 16);
+        want(j, device_copy(j, at, at + page, 16) == 0, "the device failed to copy from one page to the next");
+        want(j, memcmp(memory, memory + page, 16) == 0, "what the device copied, for the %s time, is not in the file",
+             turn == 1 ? "first" : "second");
+    }
+}
+
 const struct check server_map_checks[] = {
-    { "map-overlap-same", "VU-MAP-3", "a second map of the same range fails with EEXIST", 0, check_overlap },
-    { "map-overlap-same-file", "VU-MAP-3", "so it does with a descriptor, of the same file", 0, check_overlap_fd },
-    { "map-overlap-part", "VU-MAP-4", "a map of a part fails with EEXIST", 0, check_overlap_part },
-    { "map-overlap-head", "VU-MAP-4", "a map of the first page fails with EEXIST", 0, check_overlap_head },
-    { "map-overlap-tail", "VU-MAP-4", "a map of the last page fails with EEXIST", 0, check_overlap_tail },
-    { "map-overlap-around", "VU-MAP-4", "a map around fails with EEXIST", 0, check_overlap_around },
-    { "map-overlap-start", "VU-MAP-4", "a map across the start fails with EEXIST", 0, check_overlap_start },
-    { "map-overlap-end", "VU-MAP-4", "a map across the end fails with EEXIST", 0, check_overlap_end },
-    { "map-overlap-two", "VU-MAP-4", "a map over two with a gap fails with EEXIST, and the gap can be mapped", 0,
+    { { "map-overlap-same", "VU-MAP-3", "a second map of the same range fails with EEXIST" }, 0, check_overlap },
+    { { "map-overlap-same-file", "VU-MAP-3", "so it does with a descriptor, of the same file" }, 0, check_overlap_fd },
+    { { "map-overlap-part", "VU-MAP-4", "a map of a part fails with EEXIST" }, 0, check_overlap_part },
+    { { "map-overlap-head", "VU-MAP-4", "a map of the first page fails with EEXIST" }, 0, check_overlap_head },
+    { { "map-overlap-tail", "VU-MAP-4", "a map of the last page fails with EEXIST" }, 0, check_overlap_tail },
+    { { "map-overlap-around", "VU-MAP-4", "a map around fails with EEXIST" }, 0, check_overlap_around },
+    { { "map-overlap-start", "VU-MAP-4", "a map across the start fails with EEXIST" }, 0, check_overlap_start },
+    { { "map-overlap-end", "VU-MAP-4", "a map across the end fails with EEXIST" }, 0, check_overlap_end },
+    { { "map-overlap-two", "VU-MAP-4", "a map over two with a gap fails with EEXIST, and the gap can be mapped" },
+      0,
       check_overlap_two },
-    { "map-touching", "VU-MAP-4", "maps that touch do not overlap", 0, check_touching },
-    { "map-no-payload", "VU-MAP-5", "the reply has no payload", 0, check_no_payload },
-    { "map-argsz-small", "VU-MAP-6", "argsz below 32 fails with EINVAL", 0, check_argsz },
-    { "map-size-zero", "VU-MAP-7", "size 0 fails with EINVAL", 0, check_size_zero },
-    { "map-wrap", "VU-MAP-8", "a range that wraps around fails with EINVAL", 0, check_wrap },
-    { "map-wrap-file", "VU-MAP-8", "a range that wraps around in the file fails with EINVAL", 0, check_wrap_file },
-    { "map-unknown-flags", "VU-MAP-9", "each unknown flag fails with EINVAL", 0, check_flags },
-    { "map-no-access", "VU-MAP-10", "neither readable nor writeable fails with EINVAL", 0, check_no_access },
-    { "map-address-aligned", "VU-MAP-11", "an unaligned address fails with EINVAL", 0, check_address_aligned },
-    { "map-size-aligned", "VU-MAP-11", "an unaligned size fails with EINVAL", 0, check_size_aligned },
-    { "map-offset-aligned", "VU-MAP-11", "an unaligned offset of a file fails with EINVAL", 0, check_offset_aligned },
-    { "map-beyond-file", "VU-MAP-12", "a range beyond the end of the file is refused", 0, check_beyond_file },
-    { "map-empty-file", "VU-MAP-12", "an empty file is refused", 0, check_empty_file },
-    { "map-socket", "VU-MAP-13", "a socket is refused", 0, check_socket },
-    { "map-eventfd", "VU-MAP-13", "an eventfd is refused", 0, check_eventfd },
-    { "map-folder", "VU-MAP-13", "a folder is refused", 0, check_folder },
-    { "map-read-only", "VU-MAP-13", "a file open for reading is refused as writeable, and taken as readable", 0,
+    { { "map-touching", "VU-MAP-4", "maps that touch do not overlap" }, 0, check_touching },
+    { { "map-no-payload", "VU-MAP-5", "the reply has no payload" }, 0, check_no_payload },
+    { { "map-argsz-small", "VU-MAP-6", "argsz below 32 fails with EINVAL" }, 0, check_argsz },
+    { { "map-size-zero", "VU-MAP-7", "size 0 fails with EINVAL" }, 0, check_size_zero },
+    { { "map-wrap", "VU-MAP-8", "a range that wraps around fails with EINVAL" }, 0, check_wrap },
+    { { "map-wrap-file", "VU-MAP-8", "a range that wraps around in the file fails with EINVAL" }, 0, check_wrap_file },
+    { { "map-unknown-flags", "VU-MAP-9", "each unknown flag fails with EINVAL" }, 0, check_flags },
+    { { "map-no-access", "VU-MAP-10", "neither readable nor writeable fails with EINVAL" }, 0, check_no_access },
+    { { "map-address-aligned", "VU-MAP-11", "an unaligned address fails with EINVAL" }, 0, check_address_aligned },
+    { { "map-size-aligned", "VU-MAP-11", "an unaligned size fails with EINVAL" }, 0, check_size_aligned },
+    { { "map-offset-aligned", "VU-MAP-11", "an unaligned offset of a file fails with EINVAL" },
+      0,
+      check_offset_aligned },
+    { { "map-beyond-file", "VU-MAP-12", "a range beyond the end of the file is refused" }, 0, check_beyond_file },
+    { { "map-empty-file", "VU-MAP-12", "an empty file is refused" }, 0, check_empty_file },
+    { { "map-socket", "VU-MAP-13", "a socket is refused" }, 0, check_socket },
+    { { "map-eventfd", "VU-MAP-13", "an eventfd is refused" }, 0, check_eventfd },
+    { { "map-folder", "VU-MAP-13", "a folder is refused" }, 0, check_folder },
+    { { "map-read-only", "VU-MAP-13", "a file open for reading is refused as writeable, and taken as readable" },
+      0,
       check_read_only },
-    { "map-two-descriptors", "VU-MAP-14", "two descriptors fail with EINVAL", 0, check_two_descriptors },
-    { "map-without-descriptor", "VU-MAP-15", "a map without a descriptor is accepted", 0, check_without_fd },
-    { "map-large", "VU-MAP-15", "a map of 1 TiB without a descriptor is accepted", 0, check_large },
-    { "map-failure-keeps", "VU-MAP-19", "what was mapped before a failure is still mapped", 0, check_failure_keeps },
-    { "map-failure-leaves-nothing", "VU-MAP-19", "a map that fails leaves no part of itself", 0,
+    { { "map-two-descriptors", "VU-MAP-14", "two descriptors fail with EINVAL" }, 0, check_two_descriptors },
+    { { "map-shared", "VU-MAP-17", "the device and the file's owner see each other's writes" },
+      NEED_DMA,
+      check_shared },
+    { { "map-without-descriptor", "VU-MAP-15", "a map without a descriptor is accepted" }, 0, check_without_fd },
+    { { "map-large", "VU-MAP-15", "a map of 1 TiB without a descriptor is accepted" }, 0, check_large },
+    { { "map-failure-keeps", "VU-MAP-19", "what was mapped before a failure is still mapped" },
+      0,
+      check_failure_keeps },
+    { { "map-failure-leaves-nothing", "VU-MAP-19", "a map that fails leaves no part of itself" },
+      0,
       check_failure_leaves_nothing },
-    { "map-same-file", "VU-MAP-20", "one file can be mapped at many addresses", 0, check_same_file },
-    { "map-any-time", "VU-MAP-21", "DMA_MAP is accepted after other commands and a reset", 0, check_any_time },
-    { "map-too-many", "VU-MAP-22", "a map beyond the announced number is refused until another is gone", 0,
+    { { "map-same-file", "VU-MAP-20", "one file can be mapped at many addresses" }, 0, check_same_file },
+    { { "map-any-time", "VU-MAP-21", "DMA_MAP is accepted after other commands and a reset" }, 0, check_any_time },
+    { { "map-too-many", "VU-MAP-22", "a map beyond the announced number is refused until another is gone" },
+      0,
       check_too_many },
-    { "map-cut-short", "VU-MAP-23", "a file that is cut short does not kill the server", 0, check_cut_short },
-    { NULL, NULL, NULL, 0, NULL },
+    { { "map-cut-short", "VU-MAP-23", "a file that is cut short does not kill the server" }, 0, check_cut_short },
+    { { NULL, NULL, NULL }, 0, NULL },
 };

@@ -1,16 +1,14 @@
-/* conform_server.c: runs the checks of servers. */
+/* run.c: runs the checks of servers. */
 #include <stdlib.h>
 #include <time.h>
 
+#include "../clauses.h"
+#include "../options.h"
+#include "../target.h"
 #include "check.h"
-#include "clauses.h"
-#include "options.h"
-#include "target.h"
 
 static const struct check survey_check = {
-    .name = "survey",
-    .clause = "VU-INFO-2",
-    .title = "the server can be asked what it is",
+    .is = { "survey", "VU-INFO-2", "the server can be asked what it is" },
     .needs = CHECK_BARE,
     .run = survey,
 };
@@ -30,13 +28,13 @@ static void print_transcript(void *judge, FILE *to, const char *indent)
 
 static enum verdict run_one(struct judge *j, const struct check *check, const struct options *o, struct report *report)
 {
-    const struct clause *clause = clause_find(check->clause);
+    const struct clause *clause = clause_find(check->is.clause);
     double start = now();
     enum verdict verdict = judge_run(j, check);
 
     if (verdict == FAILED && !o->strict && clause != NULL && clause->source == SOURCE_OUTBOARD)
         verdict = ADVISED;
-    report_check(report, check, verdict, j->text, now() - start, print_transcript, j);
+    report_check(report, &check->is, verdict, j->text, now() - start, print_transcript, j);
     return verdict;
 }
 
@@ -44,10 +42,8 @@ static unsigned planned(const struct options *o)
 {
     unsigned n = 1;
 
-    for (unsigned i = 0; server_checks[i] != NULL; i++) {
-        for (const struct check *check = server_checks[i]; check->name != NULL; check++)
-            n += option_wants(o, check);
-    }
+    for (unsigned i = 0; server_check(i) != NULL; i++)
+        n += option_wants(o, server_check(i));
     return n;
 }
 
@@ -59,13 +55,13 @@ static void run_all(struct judge *j, const struct options *o, struct report *rep
     report_begin(report);
     usable = run_one(j, &survey_check, o, report) == PASSED;
     for (unsigned i = 0; server_checks[i] != NULL; i++) {
-        for (const struct check *check = server_checks[i]; check->name != NULL; check++) {
-            if (!option_wants(o, check))
+        for (const struct check *check = server_checks[i]; check->is.name != NULL; check++) {
+            if (!option_wants(o, &check->is))
                 continue;
             if (usable)
                 run_one(j, check, o, report);
             else
-                report_check(report, check, SKIPPED, "the survey failed", 0, NULL, NULL);
+                report_check(report, &check->is, SKIPPED, "the survey failed", 0, NULL, NULL);
         }
     }
 }

@@ -9,7 +9,7 @@
  * What a check may do to a server of any device: read anything; write configuration space's COMMAND, BARs and
  * interrupt capabilities, which a reset restores; write mappable memory of BARs, and put it back; map memory, set up
  * interrupts, reset, migrate. It writes no register that it does not know. Devices that it knows (exerciser.h) are made
- * to do DMA and to interrupt. */
+ * to do DMA and to interrupt. Maps are made below EXERCISER_IOVA or from 256 MiB on. */
 #ifndef CONFORM_CHECK_H
 #define CONFORM_CHECK_H
 
@@ -20,8 +20,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "raw/client.h"
+#include "../raw/client.h"
+#include "../report.h"
 
+struct exerciser;
 struct judge;
 struct target;
 
@@ -50,9 +52,7 @@ enum {
 };
 
 struct check {
-    const char *name;   /* of small letters and '-', unique */
-    const char *clause; /* VU-... */
-    const char *title;  /* what holds, as a sentence without its point */
+    struct check_name is;
     uint32_t needs;
     void (*run)(struct judge *j);
 };
@@ -79,6 +79,7 @@ struct facts {
     struct vfio_irq_info irq[16];
     unsigned mappable; /* region index, if has & NEED_MAPPABLE */
     uint16_t vendor, device;
+    const struct exerciser *exerciser; /* NULL: the device is not known */
     uint64_t migration_flags;
     uint32_t has; /* NEED_* */
 };
@@ -88,6 +89,11 @@ struct judge {
     struct facts facts;
     struct target *target;
     int timeout_ms;
+    /* private to the exercisers */
+    bool copying;
+    uint64_t copy_to;
+    uint32_t copy_len, copies;
+    void *copy_ring;
     /* private to judge.c */
     const struct check *check;
     jmp_buf out;
@@ -186,8 +192,6 @@ int map(struct judge *j, uint64_t address, uint64_t size, uint32_t prot, int fd,
 int unmap(struct judge *j, uint64_t address, uint64_t size);
 
 /* --- The rest is for judge.c, survey.c, run.c --------------------------------------------------------------------- */
-
-enum verdict { PASSED, FAILED, SKIPPED, ADVISED }; /* ADVISED: fails a recommendation */
 
 /* Asks the server for everything in facts: the body of a check of its own, which comes first. */
 void survey(struct judge *j);

@@ -1,0 +1,64 @@
+/* exerciser_edu.c: edu, the educational device that QEMU specifies (docs/specs/edu.rst). It has INTx and MSI with one
+ * vector, and copies between guest memory and a buffer of 4096 bytes, 100 ms after it was asked to. It does not tell
+ * whether a copy failed. */
+#include "exerciser.h"
+
+#define RAISE   0x60
+#define ACK     0x64
+#define SOURCE  0x80
+#define TARGET  0x88
+#define COUNT   0x90
+#define COMMAND 0x98
+#define BUFFER  0x40000
+#define RUN     1u
+#define TO_RAM  2u
+
+static void edu_raise(struct judge *j, uint32_t index, unsigned vector)
+{
+    bar_write(j, 0, RAISE, 4, 1);
+}
+
+static void edu_lower(struct judge *j, uint32_t index, unsigned vector)
+{
+    bar_write(j, 0, ACK, 4, 0xffffffff);
+}
+
+static void run(struct judge *j, uint64_t from, uint64_t to, uint32_t len, uint32_t direction)
+{
+    bar_write(j, 0, SOURCE, 8, from);
+    bar_write(j, 0, TARGET, 8, to);
+    bar_write(j, 0, COUNT, 8, len);
+    bar_write(j, 0, COMMAND, 8, RUN | direction);
+}
+
+static void edu_copy(struct judge *j, uint64_t from, uint64_t to, uint32_t len)
+{
+    j->copy_to = to;
+    j->copy_len = len;
+    run(j, from, BUFFER, len, 0);
+}
+
+static int edu_copied(struct judge *j)
+{
+    uint32_t len = j->copy_len;
+
+    if (bar_read(j, 0, COMMAND, 8) & RUN)
+        return -1;
+    if (len == 0)
+        return 0;
+    j->copy_len = 0;
+    run(j, BUFFER, j->copy_to, len, TO_RAM);
+    return -1;
+}
+
+const struct exerciser exerciser_edu = {
+    .name = "edu",
+    .vendor = 0x1234,
+    .device = 0x11e8,
+    .irqs = 1u << VFIO_PCI_INTX_IRQ_INDEX | 1u << VFIO_PCI_MSI_IRQ_INDEX,
+    .max_copy = 4096,
+    .raise = edu_raise,
+    .lower = edu_lower,
+    .copy = edu_copy,
+    .copied = edu_copied,
+};

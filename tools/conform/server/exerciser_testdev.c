@@ -1,0 +1,67 @@
+/* exerciser_testdev.c: Outboard's test device, whose registers tests/integration/device/testdev.c describes: MSI-X, and
+ * a ring in guest memory of copies to be made. */
+#include "exerciser.h"
+
+#define LEVELS    0x1c
+#define RING_ADDR 0x80
+#define RING_SIZE 0x88
+#define RING_CTRL 0x8c
+#define DOORBELL  0x90
+#define RING_DONE 0x94
+
+struct entry {
+    uint64_t from, to;
+    uint32_t len, vector, flags, status;
+};
+
+static void testdev_raise(struct judge *j, uint32_t index, unsigned vector)
+{
+    bar_write(j, 0, LEVELS, 4, bar_read(j, 0, LEVELS, 4) | 1u << vector);
+}
+
+static void testdev_lower(struct judge *j, uint32_t index, unsigned vector)
+{
+    bar_write(j, 0, LEVELS, 4, bar_read(j, 0, LEVELS, 4) & ~(1u << vector));
+}
+
+static void testdev_begin(struct judge *j)
+{
+    int fd = judge_memfd(j, EXERCISER_SIZE);
+
+    j->copy_ring = judge_mmap(j, fd, EXERCISER_SIZE, 0, 3);
+    j->copies = 0;
+    want_ok(j, map(j, EXERCISER_IOVA, EXERCISER_SIZE, 3, fd, 0), "DMA_MAP of the device's ring");
+    bar_write(j, 0, RING_ADDR, 8, EXERCISER_IOVA);
+    bar_write(j, 0, RING_SIZE, 4, 256);
+    bar_write(j, 0, RING_CTRL, 4, 1);
+}
+
+static void testdev_copy(struct judge *j, uint64_t from, uint64_t to, uint32_t len)
+{
+    struct entry *entry = (struct entry *)j->copy_ring + (j->copies++ & 255);
+
+    *entry = (struct entry){ .from = from, .to = to, .len = len, .vector = UINT32_MAX };
+    bar_write(j, 0, DOORBELL, 4, j->copies);
+}
+
+static int testdev_copied(struct judge *j)
+{
+    const struct entry *entry = (const struct entry *)j->copy_ring + ((j->copies - 1) & 255);
+
+    if (bar_read(j, 0, RING_DONE, 4) != j->copies)
+        return -1;
+    return (int)(__atomic_load_n(&entry->status, __ATOMIC_ACQUIRE) & 0xffff);
+}
+
+const struct exerciser exerciser_testdev = {
+    .name = "testdev",
+    .vendor = 0x1234,
+    .device = 0x7e57,
+    .irqs = 1u << VFIO_PCI_MSIX_IRQ_INDEX,
+    .max_copy = 65536,
+    .raise = testdev_raise,
+    .lower = testdev_lower,
+    .copy = testdev_copy,
+    .copied = testdev_copied,
+    .begin = testdev_begin,
+};
