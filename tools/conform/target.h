@@ -6,14 +6,14 @@
 #include <sys/types.h>
 
 struct target {
-    bool once;           /* the program serves one client and ends: it is started for each connection */
-    const char *path;    /* of the socket */
-    char **command;      /* NULL: not ours to start */
-    char *folder, *word; /* private to target.c */
-    pid_t pid;           /* -1: none runs */
-    bool served;         /* a client has connected */
-    bool ended;          /* by itself, since target_start() */
-    int status;          /* of the one that ended */
+    bool once;        /* the program serves one client and ends: it is started for each connection */
+    const char *path; /* of the socket */
+    char **command;   /* NULL: not ours to start */
+    char *folder;     /* private to target.c */
+    pid_t pid;        /* -1: none runs */
+    bool served;      /* a client has connected */
+    bool ended;       /* by itself, since target_start() */
+    int status;       /* of the one that ended */
 };
 
 /* A server that listens at `path`. */

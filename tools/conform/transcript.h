@@ -10,6 +10,8 @@ struct transcript;
 
 struct transcript *transcript_new(void);
 void transcript_free(struct transcript *t);
+/* NULL: out of memory. */
+struct transcript *transcript_copy(const struct transcript *t);
 void transcript_clear(struct transcript *t);
 /* An ob_raw_trace_fn: bytes that went out, or the message that came (its payload may be cut). */
 void transcript_add(void *t, bool sent, const void *bytes, size_t size, unsigned nfds);
