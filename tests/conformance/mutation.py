@@ -22,7 +22,10 @@ class Mutation:
     touches: Callable
     transform: Callable
     caught_by: tuple  # names of checks, each of which fails because of it
-    server: str  # the device behind the proxy: testdev, or one that `outboard serve` has
+    server: str  # the device behind the proxy: testdev, or one that `outboard serve` has; "": it is a client
+    timeout: int = 3000  # of the judge, ms
+    hides_end: bool = False  # the client is not told that the server has gone
+    always_succeeds: bool = False  # the client's status is 0, whatever happened
 
     def apply(self, connection, message):
         if not self.touches(message):
@@ -39,6 +42,12 @@ def row(name, touches, transform, *caught_by, server="testdev"):
     if not caught_by:
         raise ValueError(f"{name}: no check is named")
     ROWS[name] = Mutation(name, touches, transform, caught_by, server)
+
+
+def client_row(name, touches, transform, *caught_by, **options):
+    """A row about a client: the proxy is between client_driver and the judge."""
+    row(name, touches, transform, *caught_by, server="")
+    ROWS[name] = dataclasses.replace(ROWS[name], **options)
 
 
 def load():
@@ -115,6 +124,16 @@ def field(where, offset, form, test):
             return False
         return bool(test(struct.unpack_from("<" + form, payload, offset)[0]))
     return touches
+
+
+def nothing(m):
+    """No message: what the row breaks is something else."""
+    return False
+
+
+def holds(form):
+    """Messages whose payload has these bytes, or satisfies a function."""
+    return (lambda m: form(m.payload)) if callable(form) else (lambda m: form in m.payload)
 
 
 # --- What is done to them ----------------------------------------------------------------------------------------
@@ -199,8 +218,13 @@ def longer(data):
 
 def close(connection, m):
     """Ends the client's connection instead."""
-    from proxy import Gone
-    raise Gone
+    connection.end()
+
+
+def crash(connection, m):
+    """The client dies of it."""
+    connection.proxy.crash()
+    close(connection, m)
 
 
 def then(*transforms):

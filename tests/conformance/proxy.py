@@ -3,11 +3,13 @@
 
     proxy.py [--mutation NAME] (--fd N | --socket-path PATH) -- SERVER [ARG...]
     proxy.py [--mutation NAME] (--fd N | --socket-path PATH) --connect PATH
+    proxy.py [--mutation NAME] --connect PATH --client -- CLIENT [ARG...]
 
 It serves clients, one after the other, at PATH or on a descriptor, and passes their messages to a server:
 one that it starts, with --socket-path=PATH appended, or one that listens already. Messages go on one by one, as they
 came: each in a segment of its own, its descriptors with its first byte. A twin socket that the server offers is passed
-through in the same way.
+through in the same way. With --client it starts a client, in whose command {proxy} becomes the path to connect to, and
+ends as that does: with its status, or by its signal.
 
 Without a mutation nothing is changed, so that a conforming pair of peers does not notice the proxy. With one, the rows
 of mutations_*.py say which messages are changed, dropped, answered here, cut, repeated.
@@ -60,12 +62,17 @@ class Message:
     cuts: tuple = ()  # offsets at which a segment ends
     join: bool = False  # kept back, and sent in one segment with the message behind it
     number: int = 0  # how many of its command and kind came before it on this connection
+    pieces: int = 1  # in how many reads it came
+    joined: bool = False  # it came in one read with the message before it
+    raw: Optional[bytes] = None  # its header says an impossible size: all that came, which nobody can follow
 
     @property
     def is_reply(self):
         return bool(self.flags & REPLY) or self.request is not None
 
     def bytes(self):
+        if self.raw is not None:
+            return self.raw
         size = HEADER.size + len(self.payload) if self.size is None else self.size
         return HEADER.pack(self.id & 0xffff, self.command & 0xffff, size & 0xffffffff, self.flags, self.error) \
             + self.payload
@@ -95,6 +102,7 @@ class Stream:
         self.held = []  # messages that go with the next
         self.pending = []  # (bytes, descriptors) that there was no room for
         self.pending_size = 0
+        self.reads = 0  # that the first message in the buffer has come in
         sock.setblocking(False)
 
     def receive(self):
@@ -111,14 +119,15 @@ class Stream:
         # Linux ends a read with the segment that carried descriptors, so these came with its last message.
         self.fds += [(len(self.buffer) + len(data) - 1, fd) for fd in fds]
         self.buffer += data
+        self.reads += 1
 
     def messages(self, from_client, twin):
+        joined = False
         while len(self.buffer) >= HEADER.size:
             ident, command, size, flags, error = HEADER.unpack_from(self.buffer)
             if size < HEADER.size or size > MAX_MESSAGE:
                 # Nobody can follow this stream: pass the rest on as it is.
-                raw, self.buffer = self.buffer, b""
-                yield raw
+                yield Message(ident, command, flags, error, b"", [], from_client, twin, raw=self.rest())
                 return
             if len(self.buffer) < size:
                 return
@@ -126,7 +135,9 @@ class Stream:
             fds = [fd for at, fd in self.fds if at < size]
             self.fds = [(at - size, fd) for at, fd in self.fds if at >= size]
             self.buffer = self.buffer[size:]
-            yield Message(ident, command, flags, error, payload, fds, from_client, twin)
+            pieces, self.reads = self.reads, 1 if self.buffer else 0
+            yield Message(ident, command, flags, error, payload, fds, from_client, twin, pieces=pieces, joined=joined)
+            joined = True
 
     def rest(self):
         raw, self.buffer = self.buffer, b""
@@ -279,6 +290,17 @@ class Connection:
             for stream, *_ in self.streams.values():
                 stream.close()
 
+    def end(self):
+        raise Gone
+
+    def orphan(self, fd):
+        """The server has gone, and the client is not told: it waits for answers that do not come."""
+        self.epoll.unregister(fd)
+        self.streams.pop(fd)[0].close()
+        nobody, self.nobody = socket.socketpair()
+        self.server = Stream(nobody)
+        self.streams[self.client.socket.fileno()] = (self.client, self.server, True, False)
+
     def read(self, fd):
         stream, other, from_client, twin = self.streams[fd]
         try:
@@ -292,12 +314,12 @@ class Connection:
                 return
             if stream.buffer:
                 other.write(stream.rest(), [])
+            if not from_client and self.proxy.hides_end():
+                self.orphan(fd)
+                return
             raise
         for m in stream.messages(from_client, twin):
-            if isinstance(m, bytes):
-                other.write(m, [])
-            else:
-                self.handle(m)
+            self.handle(m)
 
 
 class Proxy:
@@ -305,8 +327,10 @@ class Proxy:
         self.mutation = mutation
         self.folder = None
         self.server = None
+        self.client = None
         self.path = None
         self.memory = {}  # of the mutation, over all connections
+        self.ordinal = 0  # of the client, of all that this and other proxies have started for the server
 
     def start(self, command):
         self.folder = tempfile.TemporaryDirectory(prefix="proxy-")
@@ -326,6 +350,43 @@ class Proxy:
         sock.connect(self.path)
         return sock
 
+    def hides_end(self):
+        return self.mutation is not None and self.mutation.hides_end
+
+    def run_client(self, command):
+        """Starts a client, serves it, and ends as it did."""
+        self.folder = tempfile.TemporaryDirectory(prefix="proxy-")
+        path = os.path.join(self.folder.name, "client")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen(1)
+            command = [word.replace("{proxy}", path) for word in command]
+            self.client = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--"] + command)
+            listener.settimeout(0.05)  # only how soon it is noticed that the client did not come
+            while self.client.poll() is None:
+                try:
+                    self.serve(listener.accept()[0])
+                    break
+                except TimeoutError:
+                    pass
+        status = self.client.wait()
+        if status < 0:
+            signal.signal(-status, signal.SIG_DFL)
+            os.kill(os.getpid(), -status)
+        return 0 if self.mutation is not None and self.mutation.always_succeeds else status
+
+    def count(self, path):
+        """Notes that one more client comes to the server that listens at the path."""
+        with open(path + ".clients", "a+", encoding="ascii") as file:
+            file.seek(0)
+            self.ordinal = len(file.read())
+            file.write(".")
+
+    def crash(self):
+        """The client dies by a signal."""
+        self.client.send_signal(signal.SIGSEGV)
+        self.client.wait()
+
     def mutate(self, connection, m):
         if self.mutation is None:
             return [m]
@@ -344,9 +405,9 @@ class Proxy:
         Connection(self, sock, server).run()
 
     def stop(self):
-        if self.server:
-            self.server.terminate()
-            self.server.wait()
+        for process in filter(None, (self.server, self.client)):
+            process.terminate()
+            process.wait()
         if self.folder:
             self.folder.cleanup()
 
@@ -357,11 +418,15 @@ def main():
     parser.add_argument("--connect", metavar="PATH", help="where a server listens already")
     parser.add_argument("--fd", type=int, help="a listening or connected socket")
     parser.add_argument("--socket-path", help="where to listen")
-    parser.add_argument("server", nargs="*", help="the server program and its arguments")
+    parser.add_argument("--client", action="store_true", help="the program is a client, and is started")
+    parser.add_argument("program", nargs="*", help="the server's or client's program and its arguments")
     arguments = parser.parse_args()
-    if (arguments.fd is None) == (arguments.socket_path is None):
+    if arguments.client:
+        if not arguments.connect or not arguments.program:
+            parser.error("--client takes --connect PATH and a client program")
+    elif (arguments.fd is None) == (arguments.socket_path is None):
         parser.error("give one of --fd and --socket-path")
-    if bool(arguments.connect) == bool(arguments.server):
+    elif bool(arguments.connect) == bool(arguments.program):
         parser.error("give --connect PATH or a server program")
     mutation = None
     if arguments.mutation:
@@ -377,7 +442,10 @@ def main():
         if arguments.connect:
             proxy.path = arguments.connect
         else:
-            proxy.start(arguments.server)
+            proxy.start(arguments.program)
+        if arguments.client:
+            proxy.count(arguments.connect)
+            sys.exit(proxy.run_client(arguments.program))
         if arguments.fd is None:
             listener = socket.socket(socket.AF_UNIX)
             listener.bind(arguments.socket_path)

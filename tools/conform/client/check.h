@@ -104,7 +104,7 @@ struct trial {
     struct transcript *transcript;
     struct finding *findings, *finding; /* of all rules; of the one that judges */
     const struct client_check *rule;    /* which judges */
-    char broken[400];                   /* what a rule of the check's own clause has found in this session */
+    char broken[400], broken_any[400];  /* what rules of the check's own clause, and any, have found in this session */
     int listener;
     struct program program;
     bool connected, over, cut; /* cut: the judge closed the connection */

@@ -259,6 +259,8 @@ void trial_wrong(struct trial *t, const char *format, ...)
     va_end(args);
     if (strcmp(t->rule->is.clause, t->check->is.clause) == 0 && t->broken[0] == '\0')
         strcpy(t->broken, text);
+    if (t->broken_any[0] == '\0')
+        strcpy(t->broken_any, text);
     if (t->finding->wrong)
         return;
     t->finding->wrong = true;
@@ -296,7 +298,7 @@ static void begin(struct trial *t)
     t->connected = t->over = t->cut = false;
     t->end = (struct ending){ .how = RUNS };
     t->kinds.count = 0;
-    t->broken[0] = '\0';
+    t->broken[0] = t->broken_any[0] = '\0';
     t->maps = 0;
     t->next_id = 0;
     t->answered_on_twin = t->asked_on_twin = false;
