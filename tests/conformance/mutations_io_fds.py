@@ -3,7 +3,7 @@
 import os
 import struct
 
-from accesses import READS, WRITES, head, region
+from accesses import READS, WRITES, region
 from mutation import (accept, accepted, both, descriptor, extra_descriptor, field, no_descriptors, padded, poke, refuse,
                       replies, requests, row)
 from proxy import NO_REPLY
@@ -79,13 +79,8 @@ row("io-fds-over-read", both(ASKED, lambda m: len(m.payload) < 16), padded(struc
     "io-fds-truncated")
 
 # What entries cover.
-
-
-
-
 row("io-fds-cannot-be-read", both(READS, region(BELLS)), refuse(22), "io-fds-read")
 row("io-fds-cannot-be-written", both(WRITES, region(BELLS)), refuse(22), "io-fds-write")
 row("io-fds-rings-twice", both(WRITES, region(BELLS)), lambda _, m: [m.copy(flags=NO_REPLY), m], "io-fds-write")
-row("io-fds-write-without-effect", both(WRITES, region(BELLS)), accept(head), "io-fds-write")
 # The check has to wait until it gives up.
 row("io-fds-other-eventfd", FULL, descriptor(lambda _: os.eventfd(0, os.EFD_NONBLOCK)), "io-fds-signal")

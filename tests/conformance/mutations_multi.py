@@ -3,8 +3,8 @@
 import struct
 
 from accesses import CONFIG, REGIONS
-from mutation import (accept, accepted, answered, both, close, drop, field, longer, padded, poke, posted, refuse, refused,
-                      replies, requests, row)
+from mutation import (accept, accepted, answered, both, close, drop, field, longer, padded, poke, posted, refuse,
+                      refused, replies, requests, row)
 from proxy import NO_REPLY
 
 ASKED, REPLIES = requests("REGION_WRITE_MULTI"), replies("REGION_WRITE_MULTI")
@@ -58,8 +58,8 @@ def both_ways(m):
 
 row("multi-backwards", both(ASKED, well_formed), other(lambda ws: ws[::-1]), "multi-last", "multi-overlap",
     "multi-two-hundred")
-row("multi-whole-data", both(ASKED, well_formed), other(lambda ws: [(o, r, 8 if r == 4 else n, d) for o, r, n, d in ws]),
-    "multi-first-bytes")
+row("multi-whole-data", both(ASKED, well_formed),
+    other(lambda ws: [(o, r, 8 if r == 4 else n, d) for o, r, n, d in ws]), "multi-first-bytes")
 row("multi-reply-from-zero", both(REPLIES, accepted), poke(0, "Q", lambda n: n - 1), "multi-reply")
 row("multi-reply-echoes", both(REPLIES, accepted), longer(bytes(24)), "multi-reply")
 row("multi-reply-in-bytes", both(REPLIES, accepted), poke(0, "Q", lambda n: n * 24), "multi-reply")
@@ -74,11 +74,10 @@ row("multi-does-128", both_ways,
 # Counts that lie.
 row("multi-by-size", both(ASKED, lambda m: count(m) > len(writes(m))), other(lambda ws: ws), "multi-count-more",
     "multi-count-wraps")
-row("multi-by-product", both(ASKED, lambda m: count(m) * 24 & 0xffffffffffffffff == len(m.payload) - 8 != count(m) * 24),
-    other(lambda ws: ws), "multi-count-wraps")
-row("multi-by-product-of-32-bits",
-    both(ASKED, lambda m: count(m) * 24 & 0xffffffff == len(m.payload) - 8 != count(m) * 24), other(lambda ws: ws),
-    "multi-count-wraps")
+for width in (64, 32):
+    row(f"multi-by-product-of-{width}-bits",
+        both(ASKED, lambda m, width=width: count(m) * 24 % (1 << width) == len(m.payload) - 8 != count(m) * 24),
+        other(lambda ws: ws), "multi-count-wraps")
 row("multi-by-count", both(ASKED, lambda m: 0 < count(m) < len(writes(m))),
     lambda connection, m: other(lambda ws, n=count(m): ws[:n])(connection, m), "multi-count-fewer")
 row("multi-over-read", both(ASKED, lambda m: len(m.payload) < 8 + 24 * count(m) < 8 + 24 * len(writes(m)) + 25),

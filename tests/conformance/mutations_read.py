@@ -2,7 +2,7 @@
 
 import struct
 
-from accesses import CONFIG, READS, REGIONS, access, across, beyond, config, region, where, wraps, zeroes
+from accesses import CONFIG, READS, REGIONS, SIZES, access, across, beyond, config, region, where, wraps, zeroes
 from mutation import accept, accepted, both, longer, poke, refuse, replies, row
 
 REPLIES = both(replies("REGION_READ"), accepted)
@@ -32,6 +32,8 @@ row("read-at-most-four", REPLIES, at_most(4), "read-count")
 row("read-mapped-refused", both(READS, region(4)), refuse(22), "read-mapped")
 row("read-mapped-other", both(REPLIES, region(10), where(lambda offset, index, count: count > 8)), spoil(8),
     "read-mapped")
+row("read-not-to-the-end", both(READS, where(lambda offset, index, count: offset + count == SIZES.get(index))),
+    refuse(22), "read-whole", "read-config-end")
 row("read-takes-too-much", both(READS, where(lambda offset, index, count: count > 1 << 20)), accept(zeroes),
     "read-too-large")
 row("read-less-than-announced", both(READS, where(lambda offset, index, count: count == 1 << 20)), refuse(22),
@@ -64,5 +66,5 @@ row("read-config-rounds", both(READS, config(lambda offset, count: offset % 4 ==
     lambda _, m: setattr(m, "payload", struct.pack("<Q", access(m)[0] & ~3) + m.payload[8:]) or m, "read-config-odd")
 row("read-config-one-capability", both(REPLIES, config(lambda offset, count: 64 < count < 256)), spoil(16),
     "read-config-long")
-row("read-config-last-byte", both(READS, config(lambda offset, count: offset + count == 4096 and count < 4)), refuse(22),
-    "read-config-end")
+row("read-config-last-byte", both(READS, config(lambda offset, count: offset + count == 4096 and count < 4)),
+    refuse(22), "read-config-end")

@@ -3,8 +3,8 @@
 import os
 import struct
 
-from accesses import READS, WRITES, access, head, region, zeroes
-from mutation import (accept, accepted, any_of, both, checks_only, descriptor, extra_descriptor, field, no_descriptors,
+from accesses import READS, WRITES, access, head, region, where, zeroes
+from mutation import (accept, accepted, both, checks_only, descriptor, extra_descriptor, field, no_descriptors,
                       poke, refuse, replies, requests, row)
 
 INFO, ASKED = replies("GET_REGION_INFO"), requests("GET_REGION_INFO")
@@ -138,6 +138,8 @@ row("region-memory-private", WITH_FD, descriptor(memory(8 << 20)), "region-memor
     "region-sealed")
 row("region-memory-also-other", WITH_FD, descriptor(memory(8 << 20, b"x" * (4 << 20))), "region-file-alone")
 row("region-memory-read-stale", both(READS, region(2)), accept(zeroes), "region-memory-read")
+row("region-memory-one-area", both(READS, where(lambda offset, i, count: i == 4 and offset in (0xffc, 0x1ffc))),
+    accept(lambda m: m.payload[:16] + b"\xff" * 8), "region-memory-edge")
 row("region-memory-write-dropped", both(WRITES, region(2)), accept(head), "region-memory-write")
 row("region-memory-last-bytes-lost", both(WRITES, lambda m: access(m)[0:2] == (0x3ff8, 4)), accept(head),
     "region-memory-write")

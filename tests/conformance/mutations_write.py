@@ -2,7 +2,7 @@
 
 from accesses import (CONFIG, REGIONS, SIZES, WRITES, across, beyond, config, first, head, hide, posted_before, region,
                       sized, where, wraps)
-from mutation import (accept, accepted, answered, any_of, both, close, drop, field, longer, poke, posted, refuse, replies,
+from mutation import (accept, accepted, answered, any_of, both, close, drop, longer, poke, posted, refuse, replies,
                       requests, row)
 
 REPLIES = both(replies("REGION_WRITE"), accepted)
@@ -27,6 +27,8 @@ row("write-count-zero", REPLIES, poke(12, "I", 0), "write-count")
 row("write-half", both(WRITES, region(2), where(lambda offset, index, count: count == 8)), first(4), "write-count")
 row("write-mapped-refused", both(WRITES, region(10)), refuse(22), "write-mapped")
 row("write-mapped-part", both(WRITES, where(lambda offset, index, count: count == 4096)), first(2048), "write-mapped")
+row("write-not-to-the-end", both(WRITES, where(lambda offset, index, count: offset + count == SIZES.get(index))),
+    refuse(22), "write-whole")
 
 # Data of another size.
 row("write-over-read", both(WRITES, data_is(lambda size, count: 0 < size < count < 64)),
@@ -45,6 +47,8 @@ TOO_LARGE = where(lambda offset, index, count: count > 1 << 20)
 row("write-takes-too-much", both(WRITES, TOO_LARGE), accept(head), "write-too-large")
 row("write-too-much-does-part", both(WRITES, TOO_LARGE),
     posted_before(lambda offset, index, data: (offset, index, data[:4096])), "write-too-large")
+row("write-count-clipped", both(WRITES, data_is(lambda size, count: size < 64 and count > 1 << 20)),
+    sized(lambda offset, count, data: (len(data), data)), "write-count-too-large")
 row("write-less-than-announced", both(WRITES, where(lambda offset, index, count: count == 1 << 20)), refuse(22),
     "write-largest")
 row("write-largest-part", both(WRITES, where(lambda offset, index, count: count == 1 << 20)), first((1 << 20) - 1),

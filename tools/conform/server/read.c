@@ -112,6 +112,22 @@ static void read_mapped(struct judge *j)
     }
 }
 
+/* Areas that fit a message, from their first byte to their last. */
+static void read_whole(struct judge *j)
+{
+    const struct areas *areas = find_areas(j);
+    char what[96];
+
+    for (unsigned i = 0; i < areas->n; i++) {
+        const struct area *a = &areas->at[i];
+        const uint32_t count = (uint32_t)a->size;
+
+        if (a->size <= j->facts.max_data && a->flags & VFIO_REGION_INFO_FLAG_READ)
+            want_ok(j, region_read(j, a->region, a->offset, judge_alloc(j, count), count),
+                    name(what, a->region, a->offset, count));
+    }
+}
+
 /* --- What is refused --------------------------------------------------------------------------------------------- */
 
 static void read_too_large(struct judge *j)
@@ -347,6 +363,9 @@ const struct check server_read_checks[] = {
     { { "read-size", "VU-RD-2", "the reply has as many bytes from 16 on as its count says" }, 0, read_size },
     { { "read-count", "VU-RD-3", "the reply's count is the request's" }, 0, read_count },
     { { "read-mapped", "VU-RD-4", "a page of each mappable area can be read by message" }, NEED_MAPPABLE, read_mapped },
+    { { "read-whole", "VU-RD-4", "each mappable area can be read at once, to its last byte" },
+      NEED_MAPPABLE,
+      read_whole },
     { { "read-too-large", "VU-RD-5", "a count above max_data_xfer_size fails with EINVAL" }, 0, read_too_large },
     { { "read-largest", "VU-VER-24", "max_data_xfer_size bytes can be read at once" }, NEED_MAPPABLE, read_largest },
     { { "read-beyond", "VU-RD-6", "reads beyond any region's end fail with EINVAL" }, 0, read_beyond },

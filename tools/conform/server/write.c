@@ -94,6 +94,26 @@ static void write_mapped(struct judge *j)
     }
 }
 
+/* Areas that fit a message, from their first byte to their last, with what is there. */
+static void write_whole(struct judge *j)
+{
+    const struct areas *areas = find_areas(j);
+    char what[96];
+
+    reset(j);
+    for (unsigned i = 0; i < areas->n; i++) {
+        const struct area *a = &areas->at[i];
+        const uint32_t count = (uint32_t)a->size, both = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
+        uint8_t *data;
+
+        if (a->size > j->facts.max_data || (a->flags & both) != both)
+            continue;
+        data = judge_alloc(j, count);
+        want_ok(j, region_read(j, a->region, a->offset, data, count), "reading a whole area");
+        want_ok(j, region_write(j, a->region, a->offset, data, count), name(what, a->region, a->offset, count));
+    }
+}
+
 /* --- Data of another size ---------------------------------------------------------------------------------------- */
 
 /* `size` bytes of data for a count of `count`: EINVAL, and the place keeps what it has. */
@@ -150,12 +170,14 @@ static void fails(struct judge *j, uint32_t region, uint64_t offset, const void 
     want_error(j, region_write(j, region, offset, data, count), EINVAL, name(what, region, offset, count));
 }
 
+/* Such a message may be larger than any that the server takes, and VU-HDR-22 lets it end the connection then. */
 static void write_too_large(struct judge *j)
 {
     const uint32_t region = j->facts.has & NEED_MAPPABLE ? j->facts.mappable : CONFIG;
     const uint64_t offset = j->facts.has & NEED_MAPPABLE ? j->facts.region[region].area_offset : 0;
     const uint32_t count = j->facts.max_data + 1;
     uint8_t *data, was[8], is[8];
+    char what[96];
 
     if (j->facts.max_data > 64u << 20)
         judge_skip(j, "the server's max_data_xfer_size is %u", j->facts.max_data);
@@ -164,10 +186,21 @@ static void write_too_large(struct judge *j)
     want_ok(j, region_read(j, region, offset, was, 8), "reading 8 bytes");
     for (unsigned i = 0; i < 8; i++)
         data[i] = (uint8_t)~was[i];
-    fails(j, region, offset, data, count);
-    want_ok(j, region_read(j, region, offset, is, 8), "reading 8 bytes");
+    want_refused_or_closed(j, region_write(j, region, offset, data, count), name(what, region, offset, count));
+    want_ok(j, region_read(j, region, offset, is, 8), "reading 8 bytes, after a write of more than max_data_xfer_size");
     want(j, memcmp(was, is, 8) == 0, "region %u: a write of %u bytes, above max_data_xfer_size, was refused and done",
          region, count);
+}
+
+static void count_too_large(struct judge *j, const struct place *p)
+{
+    lies(j, p, j->facts.max_data + 1, p->size);
+    lies(j, p, UINT32_MAX, p->size);
+}
+
+static void write_count_too_large(struct judge *j)
+{
+    each_place(j, count_too_large);
 }
 
 static void write_largest(struct judge *j)
@@ -362,6 +395,9 @@ const struct check server_write_checks[] = {
     { { "write-mapped", "VU-WR-4", "a page of each mappable area can be written by message" },
       NEED_MAPPABLE,
       write_mapped },
+    { { "write-whole", "VU-WR-4", "each mappable area can be written at once, to its last byte" },
+      NEED_MAPPABLE,
+      write_whole },
     { { "write-data-short", "VU-WR-5", "less data than count says fails with EINVAL and writes nothing" },
       0,
       write_data_short },
@@ -369,9 +405,12 @@ const struct check server_write_checks[] = {
     { { "write-data-long", "VU-WR-5", "more data than count says fails with EINVAL and writes nothing" },
       0,
       write_data_long },
-    { { "write-too-large", "VU-WR-6", "a count above max_data_xfer_size fails with EINVAL and writes nothing" },
+    { { "write-too-large", "VU-WR-6", "a write of more than max_data_xfer_size is refused and writes nothing" },
       0,
       write_too_large },
+    { { "write-count-too-large", "VU-WR-6", "a count above max_data_xfer_size with little data fails with EINVAL" },
+      0,
+      write_count_too_large },
     { { "write-largest", "VU-VER-24", "max_data_xfer_size bytes can be written at once" },
       NEED_MAPPABLE,
       write_largest },

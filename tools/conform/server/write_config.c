@@ -1,5 +1,4 @@
-/* write_config.c: VU-WR: writes to configuration space: any offset and length, each byte by its own register's rules.
- */
+/* write_config.c: VU-WR: writes to configuration space, of any offset and length, and read-only bits. */
 #include "access.h"
 
 #define CONFIG VFIO_PCI_CONFIG_REGION_INDEX
@@ -22,15 +21,15 @@ static void write_config(struct judge *j, uint32_t offset, const uint8_t *bytes,
     want_ok(j, region_write(j, CONFIG, offset, bytes, count), what);
 }
 
-/* Whether BAR `n` is there: its upper byte keeps what is written, and is zero after a reset. */
+/* Whether the upper byte of BAR `n` keeps what is written, 4 bytes at a time. */
 static bool bar_keeps(struct judge *j, unsigned n)
 {
-    uint32_t at = 0x10 + 4 * n + 3, was = config_read(j, at, 1), is;
+    uint32_t at = 0x10 + 4 * n, was = config_read(j, at, 4), is;
 
-    config_write(j, at, 1, 0xa5);
-    is = config_read(j, at, 1);
-    config_write(j, at, 1, was);
-    return is == 0xa5;
+    config_write(j, at, 4, 0xa5000000);
+    is = config_read(j, at, 4);
+    config_write(j, at, 4, was);
+    return is >> 24 == 0xa5;
 }
 
 /* The last BAR whose upper byte, at 0x13 and so on, is address alone. */
@@ -45,7 +44,7 @@ static unsigned a_bar(struct judge *j)
 
 /* --- Any offset and length --------------------------------------------------------------------------------------- */
 
-/* Byte by byte, by halves, and as a whole: the register holds the same. */
+/* By 1, 2 and 3 bytes at a time, and as a whole: the register holds the same. */
 static void config_pieces(struct judge *j)
 {
     uint32_t at, was, whole, is;
@@ -83,8 +82,8 @@ static void config_byte(struct judge *j)
     want(j, is == (before | 0xa5000000), "a BAR of %#x is %#x after 0xa5 was written to its last byte", before, is);
 }
 
-/* Of the two BARs that are written, each address keeps its own. */
-static void config_two(struct judge *j)
+/* Each holds what it holds when it is written alone. */
+static void config_bars(struct judge *j)
 {
     uint32_t at = 0x10, was[6], one[6], is;
     uint8_t bytes[24];
@@ -137,7 +136,7 @@ static void config_header(struct judge *j)
          after.bytes[0x34]);
 }
 
-/* From COMMAND and STATUS on: both are 2 bytes wide, with other rules. */
+/* From the device id to the latency timer: nothing but COMMAND is written anything else than it has. */
 static void config_command(struct judge *j)
 {
     const uint32_t decode = 6;
@@ -151,11 +150,12 @@ static void config_command(struct judge *j)
     config_write(j, 0x04, 2, 0);
     read_config(j, &c);
     c.bytes[0x04] = (uint8_t)decode;
-    write_config(j, 0x02, c.bytes + 0x02, 12); /* from the device id to the header type */
+    write_config(j, 0x02, c.bytes + 0x02, 12);
     want(j, config_read(j, 0x04, 2) == is, "COMMAND is %#x after a write of 12 bytes from 2 on, and %#x after one of 2",
          config_read(j, 0x04, 2), is);
-    want(j, config_read(j, 0x02, 2) == j->facts.device, "the device id is %#x after it was written, and was %#x",
-         config_read(j, 0x02, 2), j->facts.device);
+    want(j, config_read(j, 0x02, 2) == j->facts.device,
+         "the device id is %#x after a write of 12 bytes from 2 on, and was %#x", config_read(j, 0x02, 2),
+         j->facts.device);
     config_write(j, 0x04, 2, 0);
 }
 
@@ -226,7 +226,7 @@ static void config_longer(struct judge *j)
     over_target(j, target & ~3u, 0x100, target, bit);
 }
 
-static void config_from_header(struct judge *j)
+static void config_into(struct judge *j)
 {
     uint8_t bit;
     uint32_t target;
@@ -236,8 +236,7 @@ static void config_from_header(struct judge *j)
     over_target(j, 0x3c, target + 1, target, bit);
 }
 
-/* The first turn may clear bits that are cleared by writing ones, wherever the device has some; the second finds none.
- */
+/* The first turn may clear bits that writing ones clears, wherever the device has some; the second finds none. */
 static void config_whole(struct judge *j)
 {
     const uint32_t size = (uint32_t)j->facts.region[CONFIG].size;
@@ -328,7 +327,7 @@ const struct check server_write_config_checks[] = {
       0,
       config_pieces },
     { { "write-config-byte", "VU-WR-11", "a write of one byte leaves its neighbours" }, 0, config_byte },
-    { { "write-config-bars", "VU-WR-11", "all BARs can be written at once" }, 0, config_two },
+    { { "write-config-bars", "VU-WR-11", "all BARs can be written at once" }, 0, config_bars },
     { { "write-config-header", "VU-WR-11", "a write from the BARs to the interrupt line obeys each register's rules" },
       0,
       config_header },
@@ -343,7 +342,7 @@ const struct check server_write_config_checks[] = {
       config_longer },
     { { "write-config-into-capability", "VU-WR-11", "a write that begins in the header reaches a capability" },
       0,
-      config_from_header },
+      config_into },
     { { "write-config-whole", "VU-WR-11", "the whole can be written at once, as it is" }, 0, config_whole },
     { { "write-read-only-ids", "VU-WR-12", "writes to ids and other read-only registers succeed and leave them" },
       0,
