@@ -50,9 +50,8 @@ def without(bad):
     return transform
 
 
-
-
 def both_ways(m):
+    """Messages whose reply is changed, too."""
     return ASKED(m) and well_formed(m) or REPLIES(m) and hasattr(m.request, "wanted")
 
 

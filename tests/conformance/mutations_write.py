@@ -9,7 +9,6 @@ REPLIES = both(replies("REGION_WRITE"), accepted)
 READ = both(replies("REGION_READ"), accepted)
 
 
-
 def data_is(test):
     """By the size of the data and count."""
     def touches(m):

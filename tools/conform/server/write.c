@@ -103,7 +103,8 @@ static void write_whole(struct judge *j)
     reset(j);
     for (unsigned i = 0; i < areas->n; i++) {
         const struct area *a = &areas->at[i];
-        const uint32_t count = (uint32_t)a->size, both = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
+        const uint32_t both = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
+        const uint32_t count = (uint32_t)a->size;
         uint8_t *data;
 
         if (a->size > j->facts.max_data || (a->flags & both) != both)
