@@ -30,8 +30,9 @@ def judge(server, name, checks):
     proxy = [sys.executable, str(HERE / "proxy.py"), "--socket-path", "{socket}"]
     if name:
         proxy += ["--mutation", name]
-    proxy += ["--", TESTDEV] if server == "testdev" else ["--", OUTBOARD, "serve", server]
-    command = [OUTBOARD, "conform", "--spawn", " ".join(proxy), "--timeout", "3000"]
+    # Memory for the largest transfer.
+    proxy += ["--", TESTDEV, "-o", "bar2_size=2m"] if server == "testdev" else ["--", OUTBOARD, "serve", server]
+    command = [OUTBOARD, "conform", "--spawn", " ".join(proxy), "--timeout", "3000", "--strict"]
     for check in checks:
         command += ["--check", check]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
