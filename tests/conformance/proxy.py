@@ -62,6 +62,7 @@ class Message:
     cuts: tuple = ()  # offsets at which a segment ends
     join: bool = False  # kept back, and sent in one segment with the message behind it
     number: int = 0  # how many of its command and kind came before it on this connection
+    connection: int = 0  # which of the proxy's it is on, from 0; of a client's, which of those that the judge started
     pieces: int = 1  # in how many reads it came
     joined: bool = False  # it came in one read with the message before it
     raw: Optional[bytes] = None  # its header says an impossible size: all that came, which nobody can follow
@@ -202,6 +203,8 @@ class Connection:
 
     def __init__(self, proxy, client, server):
         self.proxy = proxy
+        self.number = proxy.connections
+        proxy.connections += 1
         self.client, self.server = Stream(client), Stream(server)
         self.twins = {}
         self.asked = {}  # requests that wait for their reply: (from the client, twin, id, command): [message]
@@ -238,6 +241,7 @@ class Connection:
         kind = (m.from_client, m.command, m.is_reply)
         m.number = self.seen.get(kind, 0)
         self.seen[kind] = m.number + 1
+        m.connection = self.number
         if not m.flags & (REPLY | NO_REPLY):
             self.asked.setdefault(key, []).append(m)
 
@@ -265,12 +269,13 @@ class Connection:
     def handle(self, m):
         self.pair(m)
         self.remember(m)
+        came = set(m.fds)
         out = self.proxy.mutate(self, m)
         kept = set()
         for one in out:
             kept.update(one.fds)
             self.forward(one)
-        for fd in set(m.fds) - kept:
+        for fd in came - kept:
             os.close(fd)
 
     def run(self):
@@ -330,7 +335,7 @@ class Proxy:
         self.client = None
         self.path = None
         self.memory = {}  # of the mutation, over all connections
-        self.ordinal = 0  # of the client, of all that this and other proxies have started for the server
+        self.connections = 0
 
     def start(self, command):
         self.folder = tempfile.TemporaryDirectory(prefix="proxy-")
@@ -376,10 +381,10 @@ class Proxy:
         return 0 if self.mutation is not None and self.mutation.always_succeeds else status
 
     def count(self, path):
-        """Notes that one more client comes to the server that listens at the path."""
+        """Notes that one more client comes to the judge, which starts another proxy for each."""
         with open(path + ".clients", "a+", encoding="ascii") as file:
             file.seek(0)
-            self.ordinal = len(file.read())
+            self.connections = len(file.read())
             file.write(".")
 
     def crash(self):

@@ -37,7 +37,8 @@ def judge(server, name, checks, timeout=3000):
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
         if server:
             proxy += ["--socket-path", "{socket}"]
-            proxy += ["--", TESTDEV] if server == "testdev" else ["--", OUTBOARD, "serve", server]
+            # Memory for the largest transfer.
+            proxy += ["--", TESTDEV, "-o", "bar2_size=2m"] if server == "testdev" else ["--", OUTBOARD, "serve", server]
             command = [OUTBOARD, "conform", "--spawn", " ".join(proxy)]
         else:
             proxy += ["--connect", "{socket}", "--client", "--", DRIVER, "{proxy}"]

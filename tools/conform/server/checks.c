@@ -3,10 +3,19 @@
 #include "check.h"
 
 /* clang-format off: a line for each area. */
-#define TABLES(X) \
-    X(header)     \
-    X(info)       \
-    X(map)
+#define TABLES(X)    \
+    X(header)        \
+    X(info)          \
+    X(io_fds)        \
+    X(map)           \
+    X(multi)         \
+    X(read)          \
+    X(region)        \
+    X(region_caps)   \
+    X(region_memory) \
+    X(write)         \
+    X(write_config)  \
+    X(write_posted)
 /* clang-format on */
 
 #define X(area) extern const struct check server_##area##_checks[];
