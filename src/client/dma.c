@@ -249,18 +249,6 @@ static void send_reply(struct ob_client *client, struct ob_out *out, const void 
     }
 }
 
-/* VU-DMA-3: the count of this reply has 4 bytes, unlike that of its command. */
-static size_t encode_write_reply(uint8_t *to, const struct ob_message *request)
-{
-    struct ob_header header = { request->header.id, OB_DMA_WRITE, OB_HEADER_SIZE + 12, OB_FLAG_REPLY, 0 };
-    uint32_t count = (uint32_t)request->u.dma_access.count;
-
-    memcpy(to, &header, sizeof(header));
-    memcpy(to + sizeof(header), &request->u.dma_access.address, 8);
-    memcpy(to + sizeof(header) + 8, &count, sizeof(count));
-    return header.size;
-}
-
 /* Has the program move the bytes; those of a DMA_READ go where its reply is put together. */
 static int move_bytes(struct ob_client *client, const struct ob_message *request, uint8_t *buf)
 {
@@ -306,13 +294,13 @@ void ob_dma_serve(struct ob_client *client, struct ob_channel *channel, const ui
         return;
     if (err) {
         used = ob_encode_error(buf, room, &message.header, err);
-    } else if (message.header.command == OB_DMA_WRITE) {
-        used = (ssize_t)encode_write_reply(buf, &message);
     } else {
-        reply = (struct ob_message){ .header = message.header,
-                                     .u.dma_access = message.u.dma_access,
-                                     .tail = buf + ob_tail_offset(OB_DMA_READ, true),
-                                     .tail_size = (size_t)message.u.dma_access.count };
+        /* VU-DMA-3: the count of a reply to DMA_WRITE has 8 bytes, too: the reference library wants them. */
+        reply = (struct ob_message){ .header = message.header, .u.dma_access = message.u.dma_access };
+        if (message.header.command == OB_DMA_READ) {
+            reply.tail = buf + ob_tail_offset(OB_DMA_READ, true);
+            reply.tail_size = (size_t)message.u.dma_access.count;
+        }
         used = ob_encode_reply(buf, room, &reply);
     }
     if (used < 0)

@@ -124,7 +124,7 @@ static void test_commands_are_checked(void **state)
     struct seen *seen = seen_new(ask_all);
     struct ob_client *client =
         script_client(seen->script, &(struct ob_client_options){ .dma = serve, .dma_ctx = seen });
-    uint32_t count;
+    uint64_t count;
 
     for (unsigned i = 0; i < SIZE; i++)
         seen->memory[i] = (uint8_t)(i >> 4);
@@ -144,8 +144,9 @@ static void test_commands_are_checked(void **state)
     }
     assert_int_equal(seen->answer[0].header.size, 16 + 16 + 16);
     assert_memory_equal(seen->answer[0].payload + 16, seen->memory + 0x100, 16);
-    assert_int_equal(seen->answer[2].header.size, 16 + 12); /* a count of 4 bytes */
-    memcpy(&count, seen->answer[2].payload + 8, 4);
+    /* A count of 8 bytes, as the reference library wants it, not of 4, as in the text's table. */
+    assert_int_equal(seen->answer[2].header.size, 16 + 16);
+    memcpy(&count, seen->answer[2].payload + 8, sizeof(count));
     assert_int_equal(count, 8);
     assert_memory_equal(seen->memory + 0x200, "written!", 8);
     assert_int_equal(seen->served, 4);
