@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """A stock QEMU as a client for the judge of clients, with this program in the place of its guest.
 
-    qemu_client.py QEMU SOCKET
+    qemu_client.py QEMU SOCKET [TIMEOUT]
 
 QEMU runs without a guest (-accel qtest): what a guest's driver would do with the device is done here, through QEMU's
 qtest socket: configuration space, BARs, registers, mapped memory, interrupts, a remapping of memory, a reset. Ends with
-status 0 if every register had what it should have, with 1 if not, and otherwise as QEMU ended, by a signal too.
+status 0 if every register had what it should have, with 1 if not, and otherwise as QEMU ended, by a signal too. TIMEOUT
+is QEMU's for each message, in ms, and 1000 if not given.
 """
 
 import json
@@ -20,7 +21,6 @@ BARS = {0: 0xe0000000, 2: 0xe1000000, 4: 0xe2000000}
 PORTS = 0xc000
 ID = 0x6d6f6465  # of the judge's device, at 0 of region 0
 MSIX, MSIX_TABLE = 0x70, 0x800
-TIMEOUT_MS = 1000  # of QEMU's, for each message
 SECONDS = 60  # for QEMU to answer; the judge is less patient
 
 
@@ -29,10 +29,10 @@ class Wrong(Exception):
 
 
 class Qemu:
-    def __init__(self, program, path):
+    def __init__(self, program, path, timeout):
         here, theirs = zip(*(socket.socketpair() for _ in range(2)))
         device = {"driver": "vfio-user-pci", "socket": {"type": "unix", "path": path}, "addr": "4",
-                  "x-msg-timeout": TIMEOUT_MS}
+                  "x-msg-timeout": timeout}
         # A process group of its own would outlive the judge's.
         self.process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "--", program, "-accel", "qtest", "-machine", "q35,memory-backend=ram",
@@ -151,7 +151,7 @@ def use(qemu):
 
 
 def main():
-    qemu = Qemu(sys.argv[1], sys.argv[2])
+    qemu = Qemu(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 1000)
     status = 0
     try:
         use(qemu)
