@@ -1,5 +1,7 @@
 """VU-MAP, VU-UNMAP, VU-INFO, VU-REG, VU-IOFD, VU-IRQ, VU-SET: clients that ask wrongly, and believe what they get."""
 
+import os
+import stat
 import struct
 
 from client_good import GOOD_REGION, outstanding
@@ -63,6 +65,10 @@ client_row("client-believes-regions", SPARSE, change(payload=GOOD_REGION), "regi
            "area-outside", "area-wraps", "area-unaligned", "area-half-page")
 client_row("client-wants-descriptor", both(SPARSE, field("self", 4, "I", lambda flags: flags & 4), lambda m: not m.fds),
            close, "region-no-descriptor")
+client_row("client-dies-of-short-file", both(SPARSE, lambda m: m.fds and os.fstat(m.fds[0]).st_size == 0), crash,
+           "region-short-file")
+client_row("client-dies-of-socket", both(SPARSE, lambda m: m.fds and stat.S_ISSOCK(os.fstat(m.fds[0]).st_mode)), crash,
+           "region-odd-descriptor")
 client_row("client-leaks-needless-descriptor", both(SPARSE, field("self", 4, "I", lambda flags: not flags & 4)), leak,
            "region-needless-descriptor")
 

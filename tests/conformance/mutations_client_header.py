@@ -40,6 +40,8 @@ client_row("client-confuses-ids", server_requests(), confuse_ids, "reply-same-id
 # What they make of odd replies.
 client_row("client-errno-zero-is-success", both(replies("REGION_READ"), refused, lambda m: m.error == 0),
            accept(good_read), "error-zero")
+client_row("client-takes-any-errno", both(replies("REGION_READ"), refused, lambda m: m.error > 4095), accept(good_read),
+           "error-negative")
 client_row("client-wants-type", both(replies("REGION_READ"), lambda m: m.flags == 0x20), accept(good_read),
            "error-without-type")
 
@@ -67,6 +69,15 @@ client_row("client-ignores-id", both(replies(), lambda m: m.request is None), as
            "answer-other-command")
 client_row("client-dies-of-second-reply", both(replies("REGION_READ"), lambda m: m.request is None), crash,
            "answer-twice")
+
+
+def crash_if_overtaken(connection, m):
+    older = [one for one in outstanding(connection) if one.command == m.command and one.number < m.request.number]
+    return crash(connection, m) if older else m
+
+
+client_row("client-dies-of-overtaking", replies("GET_REGION_INFO", "GET_IRQ_INFO"), crash_if_overtaken,
+           "answer-out-of-order")
 
 # Short and long ones that they do not notice.
 client_row("client-short-version", both(replies("VERSION"), lambda m: len(m.payload) < 4), change(payload=GOOD_VERSION),

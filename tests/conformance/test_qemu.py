@@ -42,13 +42,13 @@ limit-descriptors VU-VER-18 sends descriptors to a server that takes none
 reply-no-text VU-VER-17 takes max_msg_fds for 8 if it is absent
 reply-no-capabilities VU-VER-17 takes max_msg_fds for 8 if it is absent
 reply-empty-capabilities VU-VER-17 takes max_msg_fds for 8 if it is absent
-offer-little-data VU-VER-22 takes max_data_xfer_size for the limit of region information, too
 offer-few-maps VU-VER-26 does not count its maps
 limit-maps VU-VER-26 does not count its maps
 info-longer VU-INFO-12 takes no reply to GET_INFO that is longer than the command
 region-list-loops VU-REG-23 follows a list of capabilities for ever
 region-list-next VU-REG-23 follows a list of capabilities outside the reply, and dies
 region-areas-wrap VU-REG-23 asks for memory for as many areas as it is told, and dies
+region-short-file VU-CON-26 maps more than the file has, and dies when it is touched
 area-outside VU-REG-24 maps an area that leaves the region
 area-half-page VU-REG-24 maps an area of half a page
 region-needless-descriptor VU-REG-25 keeps the descriptor

@@ -20,8 +20,9 @@
  *   the same end; by any signal; and if its program does nothing any more and does not end. If it lives on in the
  *   baseline, or comes by itself and has done everything, nobody outside can see what it made of the fault: skipped.
  *
- * Nothing is judged by time, with two exceptions: what has to happen happens within --timeout; and that a client lives
- * on and is quiet is decided after QUIET_MS, since no event tells that a client has nothing more to say.
+ * Nothing is judged by time, with two exceptions. What has to happen happens within --timeout; a client that sends
+ * nothing for that long in the baseline lives on. And one that lives on, and has done all that it does, is quiet after
+ * QUIET_MS, since no event tells that a client has nothing more to say.
  *
  * A check sets up t->model (a new one for each), and then serves: the client is started, and has connected, when the
  * first command is waited for. Commands that a check does not care for are answered by the model. The first want that
@@ -43,6 +44,8 @@
 
 /* Long against what a client needs between two commands, short against a user's patience. */
 #define QUIET_MS 1000
+
+#define MAX_USUAL_MAPS 256
 
 struct trial;
 
@@ -79,6 +82,13 @@ struct ending {
     int status; /* of the program, as from waitpid(2) */
 };
 
+/* A map that there is in the baseline with bus mastering on. */
+struct usual_map {
+    uint64_t address;
+    unsigned sorts;  /* MAP_* */
+    bool ends, goes; /* it is unmapped; and the client does other things after that */
+};
+
 /* What a rule has found so far. */
 struct finding {
     bool seen, wrong;
@@ -95,7 +105,9 @@ struct trial {
     bool known;
     struct ending usual;
     struct kinds usual_kinds;
-    uint64_t usual_maps; /* 1 << trial_map_sorts() of those that there were with bus mastering on */
+    unsigned usual_count; /* of its commands */
+    struct usual_map usual_maps[MAX_USUAL_MAPS];
+    unsigned n_usual_maps;
     /* Private to trial.c. */
     const struct client_check *check;
     jmp_buf out;
@@ -112,7 +124,8 @@ struct trial {
     pid_t peer;
     struct ending end;
     struct kinds kinds;
-    uint64_t maps;                             /* as usual_maps */
+    unsigned count;                            /* of commands taken */
+    int64_t news;                              /* when the last command of a new kind came, ms */
     struct ob_raw_message *commands, *answers; /* that came and were not taken */
     bool answered_on_twin, asked_on_twin;      /* the last answer; any command */
     struct held *held;
@@ -137,6 +150,8 @@ void trial_wrong(struct trial *t, const char *format, ...) __attribute__((format
  * `but`, and to have broken no rule of the check's clause. */
 #define BIT(command) (1u << (command))
 void trial_want_same(struct trial *t, uint32_t but);
+/* The same for an offer that a client need not be content with: it may give the server up, and the check is skipped. */
+void trial_want_held(struct trial *t, uint32_t but);
 /* Serves to the end; then the client has to have noticed the fault. */
 void trial_want_refused(struct trial *t, const char *fault);
 /* Serves to the end, whatever that is, so long as it is one. */

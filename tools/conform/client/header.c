@@ -234,6 +234,13 @@ static void error_zero(struct trial *t)
     trial_want_refused(t, "an error reply whose errno is 0");
 }
 
+/* Not an errno: negative, as a number of 32 bits. */
+static void error_negative(struct trial *t)
+{
+    trial_refuse(t, trial_await_read(t), (uint32_t)-EIO);
+    trial_want_refused(t, "an error reply whose errno is -5");
+}
+
 static void error_without_type(struct trial *t)
 {
     struct reply *reply = trial_reply(t, trial_await_read(t));
@@ -285,6 +292,26 @@ static void unasked_reply(struct trial *t)
     trial_want_survived(t, "a second reply to REGION_READ");
 }
 
+/* The replies to two commands, the younger one's first, whenever two wait for theirs. */
+static void out_of_order(struct trial *t)
+{
+    struct ob_raw_message *m;
+    unsigned pairs = 0;
+
+    while ((m = trial_next(t)) != NULL) {
+        struct reply *first = trial_reply(t, m);
+
+        if (!first->none && trial_waits(t)) {
+            trial_answer(t, trial_next(t));
+            pairs++;
+        }
+        trial_send(t, first);
+    }
+    if (pairs == 0)
+        trial_skip(t, "the client never sends a command before the one before it is answered");
+    trial_want_survived(t, "replies in another order than their commands");
+}
+
 /* --- Short and long replies -------------------------------------------------------------------------------------- */
 
 static void resized(struct trial *t, uint16_t command, size_t size)
@@ -331,11 +358,13 @@ const struct client_check client_header_checks[] = {
     VARIATION("reply-flags", "VU-HDR-13", "a reply has no flags but type and Error", reply_flags),
     VARIATION("reply-same-id", "VU-HDR-15", "a command that has the id of an outstanding one is no reply", same_id),
     FAULT("error-zero", "VU-HDR-12", "a refusal without an errno is a failure", error_zero),
+    FAULT("error-negative", "VU-HDR-12", "a refusal with a negative errno is a failure", error_negative),
     FAULT("error-without-type", "VU-HDR-28", "a refusal without the reply type is a failure", error_without_type),
     FAULT("answer-other-id", "VU-HDR-26", "a reply with another id is not taken for the answer", wrong_id),
     FAULT("answer-other-command", "VU-HDR-26", "a reply with another command's number is not taken for the answer",
           wrong_command),
     FAULT("answer-twice", "VU-HDR-26", "a second reply does no harm", unasked_reply),
+    FAULT("answer-out-of-order", "VU-HDR-26", "replies that overtake others do no harm", out_of_order),
     FAULT("answer-short-version", "VU-HDR-27", "a short reply to VERSION is an error", short_version),
     FAULT("answer-short-info", "VU-HDR-27", "a short reply to GET_INFO is an error", short_info),
     FAULT("answer-short-region-info", "VU-HDR-27", "a short reply to GET_REGION_INFO is an error", short_region_info),

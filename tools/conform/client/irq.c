@@ -109,14 +109,14 @@ static void in_pieces(struct trial *t)
 static void not_maskable(struct trial *t)
 {
     t->model.irq[0].flags &= ~(uint32_t)(VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED);
-    trial_want_same(t, BIT(OB_RAW_SET_IRQS));
+    trial_want_held(t, BIT(OB_RAW_SET_IRQS));
 }
 
 static void no_eventfds(struct trial *t)
 {
     for (unsigned i = 0; i < MODEL_IRQS; i++)
         t->model.irq[i].flags &= ~(uint32_t)VFIO_IRQ_INFO_EVENTFD;
-    trial_want_same(t, BIT(OB_RAW_SET_IRQS));
+    trial_want_held(t, BIT(OB_RAW_SET_IRQS));
 }
 
 static void no_interrupts(struct trial *t)
@@ -124,7 +124,7 @@ static void no_interrupts(struct trial *t)
     for (unsigned i = 1; i < MODEL_IRQS; i++)
         t->model.irq[i] = (struct vfio_irq_info){ .flags = 0 };
     t->model.config[0x41] = 0x80; /* MSI and MSI-X are out of the list of capabilities */
-    trial_want_same(t, BIT(OB_RAW_SET_IRQS) | BIT(OB_RAW_GET_IRQ_INFO));
+    trial_want_held(t, BIT(OB_RAW_SET_IRQS) | BIT(OB_RAW_GET_IRQ_INFO));
 }
 
 #define NO_SET "the client sent no SET_IRQS"

@@ -14,7 +14,7 @@ static bool map_layout(struct trial *t, const struct ob_raw_message *m)
         return false;
     if (m->size != MAP_LAYOUT)
         trial_wrong(t, "DMA_MAP should have %d bytes of payload, and has %u", MAP_LAYOUT, m->size);
-    else if ((get32(m, 4) & ~3u) != 0 || get32(m, 4) == 0)
+    else if ((get32(m, 4) & ~3u) != 0)
         trial_wrong(t, "flags (4 bytes at 4) should be readable (1), writeable (2) or both, and are %#x", get32(m, 4));
     else if (size == 0 || size - 1 > UINT64_MAX - address)
         trial_wrong(t,

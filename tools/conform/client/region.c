@@ -189,6 +189,25 @@ static void flag_without_descriptor(struct trial *t)
     trial_want_same(t, 0);
 }
 
+/* Memory that is not there: touching it kills. */
+static void short_file(struct trial *t)
+{
+    trial_want(t, ftruncate(t->model.region[SPARSE].fd, 0) == 0, "the judge cannot truncate its file");
+    trial_want_survived(t, "a region whose file is empty");
+}
+
+static void no_memory(struct trial *t)
+{
+    struct reply *reply = sparse_reply(t);
+    int mine, theirs;
+
+    trial_pair(t, &mine, &theirs);
+    reply_drop_fds(reply);
+    reply_add_fd(reply, theirs, false);
+    trial_send(t, reply);
+    trial_want_survived(t, "a region whose descriptor is a socket");
+}
+
 static void descriptor_without_flag(struct trial *t)
 {
     struct reply *reply;
@@ -353,6 +372,8 @@ const struct client_check client_region_checks[] = {
     FAULT("area-half-page", "VU-REG-24", "an area that is not of whole pages is not mapped", area_half_page),
     FAULT("region-no-descriptor", "VU-REG-25", "a mappable region without descriptor is used by messages",
           flag_without_descriptor),
+    FAULT("region-short-file", "VU-CON-26", "a region whose file is too short is survived", short_file),
+    FAULT("region-odd-descriptor", "VU-CON-26", "a region whose descriptor cannot be mapped is survived", no_memory),
     FAULT("region-needless-descriptor", "VU-REG-25", "the descriptor of a region that is not mappable is closed",
           descriptor_without_flag),
     VARIATION("io-fds-longer-entries", "VU-IOFD-13", "the size of entries is computed", longer_entries),

@@ -10,6 +10,14 @@
 
 /* --- Beginning and end ------------------------------------------------------------------------------------------- */
 
+static int64_t now_ms(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
+}
+
 static void connected(struct trial *t, int fd)
 {
     struct ucred peer;
@@ -19,6 +27,7 @@ static void connected(struct trial *t, int fd)
     stream_open(&t->main, fd);
     stream_open(&t->twin, -1);
     t->connected = true;
+    t->news = now_ms();
 }
 
 /* Starts the client, and takes its connection. */
@@ -111,7 +120,8 @@ static void note(struct trial *t, struct ob_raw_message *m, bool twin)
     if ((m->header.flags & OB_RAW_TYPE_MASK) == 0 && m->header.size >= sizeof(m->header)) {
         struct kind kind = kind_of(m);
 
-        kinds_add(&t->kinds, &kind);
+        if (kinds_add(&t->kinds, &kind))
+            t->news = now_ms();
         append(&t->commands, m);
     } else {
         trial_judge(t, m);
@@ -128,12 +138,22 @@ static bool take_from(struct trial *t, struct stream *stream)
     return m != NULL;
 }
 
-/* How long the client may be silent before it counts as quiet. */
-static int patience(const struct trial *t)
+/* Whether a client that lives on has done all that it does. */
+static bool has_done_all(const struct trial *t)
 {
-    if (!t->known)
-        return t->kinds.count > 0 ? QUIET_MS : t->timeout_ms;
-    return t->usual.how == QUIET && kinds_missing(&t->usual_kinds, &t->kinds, 0) == NULL ? QUIET_MS : t->timeout_ms;
+    return t->known && t->usual.how == QUIET && kinds_missing(&t->usual_kinds, &t->kinds, 0) == NULL;
+}
+
+/* One that says the same again and again, as one that polls a register, is quiet, too. */
+static bool says_nothing_new(const struct trial *t)
+{
+    return now_ms() - t->news > (has_done_all(t) ? QUIET_MS : 10LL * t->timeout_ms);
+}
+
+static void is_quiet(struct trial *t)
+{
+    t->over = true;
+    t->end.how = QUIET;
 }
 
 static void wait_for_bytes(struct trial *t)
@@ -142,9 +162,8 @@ static void wait_for_bytes(struct trial *t)
                               { .fd = t->twin.ended ? -1 : t->twin.fd, .events = POLLIN },
                               { .fd = t->program.pidfd, .events = POLLIN } };
 
-    if (poll(pfds, 3, patience(t)) == 0) {
-        t->over = true;
-        t->end.how = QUIET;
+    if (poll(pfds, 3, has_done_all(t) ? QUIET_MS : t->timeout_ms) == 0) {
+        is_quiet(t);
         return;
     }
     stream_read(&t->main);
@@ -164,6 +183,8 @@ static bool pump(struct trial *t)
             return true;
         if (t->main.ended)
             await_exit(t);
+        else if (says_nothing_new(t))
+            is_quiet(t);
         else
             wait_for_bytes(t);
     }
@@ -184,6 +205,7 @@ static struct ob_raw_message *take_command(struct trial *t)
 {
     struct ob_raw_message *m = take_first(t, &t->commands);
 
+    t->count++;
     trial_judge(t, m);
     return m;
 }
@@ -296,6 +318,34 @@ static void take_twin(struct trial *t)
     t->model.twin_fd = -1;
 }
 
+static struct usual_map *usual_map(struct trial *t, uint64_t address)
+{
+    for (unsigned i = 0; i < t->n_usual_maps; i++) {
+        if (t->usual_maps[i].address == address)
+            return &t->usual_maps[i];
+    }
+    return NULL;
+}
+
+/* What the baseline shows of maps. */
+static void note_maps(struct trial *t, const struct ob_raw_message *m)
+{
+    bool unmap = m->header.command == OB_RAW_DMA_UNMAP;
+    struct usual_map *usual = unmap ? usual_map(t, get64(m, 8)) : NULL;
+
+    if (usual != NULL)
+        usual->ends = true;
+    for (unsigned i = 0; i < t->n_usual_maps && !unmap; i++)
+        t->usual_maps[i].goes |= t->usual_maps[i].ends;
+    for (size_t i = 0; i < t->model.n_maps && model_bus_master(&t->model); i++) {
+        const struct model_map *map = &t->model.maps[i];
+
+        if (t->n_usual_maps < MAX_USUAL_MAPS && usual_map(t, map->address) == NULL)
+            t->usual_maps[t->n_usual_maps++] =
+                (struct usual_map){ .address = map->address, .sorts = trial_map_sorts(map) };
+    }
+}
+
 void trial_answer(struct trial *t, struct ob_raw_message *m)
 {
     struct reply *reply = trial_reply(t, m);
@@ -303,8 +353,8 @@ void trial_answer(struct trial *t, struct ob_raw_message *m)
     trial_send(t, reply);
     reply_free(reply);
     take_twin(t);
-    for (size_t i = 0; i < t->model.n_maps && model_bus_master(&t->model); i++)
-        t->maps |= UINT64_C(1) << trial_map_sorts(&t->model.maps[i]);
+    if (!t->known)
+        note_maps(t, m);
 }
 
 void trial_refuse(struct trial *t, const struct ob_raw_message *m, uint32_t error)
@@ -332,22 +382,30 @@ unsigned trial_map_sorts(const struct model_map *map)
            (map->flags & VFIO_DMA_MAP_FLAG_WRITE ? MAP_WRITE : MAP_NO_WRITE) | (map->fd >= 0 ? MAP_FD : MAP_NO_FD);
 }
 
-static const struct model_map *find_map(const struct trial *t, unsigned sorts)
+/* Whether the client has memory of these sorts in the baseline, that stays or not. */
+static bool has_usual_map(const struct trial *t, unsigned sorts, bool stays)
 {
-    for (size_t i = 0; i < t->model.n_maps && model_bus_master(&t->model); i++) {
-        if ((trial_map_sorts(&t->model.maps[i]) & sorts) == sorts)
-            return &t->model.maps[i];
-    }
-    return NULL;
-}
+    for (unsigned i = 0; i < t->n_usual_maps; i++) {
+        const struct usual_map *usual = &t->usual_maps[i];
 
-static bool usual_map(const struct trial *t, unsigned sorts)
-{
-    for (unsigned one = 0; one < 64; one++) {
-        if ((one & sorts) == sorts && t->usual_maps & UINT64_C(1) << one)
+        if ((usual->sorts & sorts) == sorts && !(stays && usual->goes))
             return true;
     }
     return false;
+}
+
+/* One that stays, if there is any: the client may unmap another at any moment. */
+static const struct model_map *find_map(struct trial *t, unsigned sorts)
+{
+    bool stays = has_usual_map(t, sorts, true);
+
+    for (size_t i = 0; i < t->model.n_maps && model_bus_master(&t->model); i++) {
+        const struct usual_map *usual = usual_map(t, t->model.maps[i].address);
+
+        if ((trial_map_sorts(&t->model.maps[i]) & sorts) == sorts && !(stays && (usual == NULL || usual->goes)))
+            return &t->model.maps[i];
+    }
+    return NULL;
 }
 
 struct model_map trial_await_map(struct trial *t, unsigned sorts)
@@ -355,7 +413,7 @@ struct model_map trial_await_map(struct trial *t, unsigned sorts)
     const struct model_map *map;
     struct ob_raw_message *m;
 
-    if (!usual_map(t, sorts))
+    if (!has_usual_map(t, sorts, false))
         trial_skip(t, "the client maps no %s%smemory%s while bus mastering is on",
                    sorts & MAP_NO_READ    ? "unreadable "
                    : sorts & MAP_NO_WRITE ? "unwriteable "

@@ -58,7 +58,7 @@ const char *trial_end_text(const struct trial *t)
         snprintf(text, sizeof(text), "it closed the connection");
         break;
     case QUIET:
-        snprintf(text, sizeof(text), "it is connected and sends nothing");
+        snprintf(text, sizeof(text), "it is connected and sends nothing new");
         break;
     default:
         snprintf(text, sizeof(text), "the session goes on");
@@ -84,6 +84,15 @@ void trial_want_same(struct trial *t, uint32_t but)
         trial_fail(t, "the client should do what it does otherwise, and sent no %s: %s", what, trial_end_text(t));
     }
     trial_want(t, ends_as_usual(t), "the client should end as it does otherwise: %s", trial_end_text(t));
+}
+
+void trial_want_held(struct trial *t, uint32_t but)
+{
+    trial_serve(t);
+    if (t->broken[0] == '\0' && !by_signal(&t->end) && (t->end.how != QUIET || t->usual.how == QUIET) &&
+        !ends_as_usual(t))
+        trial_skip(t, "the client gives such a server up: %s", trial_end_text(t));
+    trial_want_same(t, but);
 }
 
 void trial_want_survived(struct trial *t, const char *fault)
@@ -288,7 +297,7 @@ void trial_baseline(struct trial *t)
     t->known = true;
     t->usual = t->end;
     t->usual_kinds = t->kinds;
-    t->usual_maps = t->maps;
+    t->usual_count = t->count;
 }
 
 static void begin(struct trial *t)
@@ -299,7 +308,7 @@ static void begin(struct trial *t)
     t->end = (struct ending){ .how = RUNS };
     t->kinds.count = 0;
     t->broken[0] = t->broken_any[0] = '\0';
-    t->maps = 0;
+    t->count = 0;
     t->next_id = 0;
     t->answered_on_twin = t->asked_on_twin = false;
     t->shape = NULL;

@@ -153,26 +153,26 @@ static void one_descriptor(struct trial *t)
 static void no_descriptor(struct trial *t)
 {
     t->model.max_msg_fds = 0;
-    trial_want_same(t, BIT(OB_RAW_DMA_MAP) | BIT(OB_RAW_SET_IRQS));
+    trial_want_held(t, BIT(OB_RAW_DMA_MAP) | BIT(OB_RAW_SET_IRQS));
 }
 
 static void little_data(struct trial *t)
 {
     t->model.max_data = 64;
-    trial_want_same(t, BIT(OB_RAW_WRITE_MULTI));
+    trial_want_held(t, BIT(OB_RAW_WRITE_MULTI));
 }
 
 static void few_maps(struct trial *t)
 {
     t->model.max_maps = 2;
-    trial_want_same(t, BIT(OB_RAW_DMA_MAP) | BIT(OB_RAW_DMA_UNMAP));
+    trial_want_held(t, BIT(OB_RAW_DMA_MAP) | BIT(OB_RAW_DMA_UNMAP));
 }
 
 /* What is not of such pages cannot be mapped. */
 static void large_pages(struct trial *t)
 {
     t->model.pgsizes = 65536;
-    trial_want_same(t, BIT(OB_RAW_DMA_MAP) | BIT(OB_RAW_DMA_UNMAP));
+    trial_want_held(t, BIT(OB_RAW_DMA_MAP) | BIT(OB_RAW_DMA_UNMAP));
 }
 
 static void several_pages(struct trial *t)
