@@ -6,7 +6,8 @@ ID = 0x6d6f6465  # at 0 of region 0
 GOOD_VERSION = (struct.pack("<HH", 0, 0) + b'{"capabilities":{"max_msg_fds":16,"max_data_xfer_size":1048576,'
                 b'"max_dma_maps":65535,"pgsizes":4096,"write_multiple":true}}\0')
 # Of region 2, with its two areas.
-GOOD_REGION = struct.pack("<IIIIQQ HHI II QQQQ", 80, 0xf, 2, 32, 65536, 0, 1, 1, 0, 2, 0, 0x1000, 0x2000, 0x8000, 0x1000)
+GOOD_REGION = struct.pack("<IIIIQQ HHI II QQQQ", 80, 0xf, 2, 32, 65536, 0, 1, 1, 0, 2, 0, 0x1000, 0x2000, 0x8000,
+                          0x1000)
 
 
 def good_read(request):

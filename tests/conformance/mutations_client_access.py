@@ -1,10 +1,10 @@
-"""VU-RD, VU-WR, VU-MULTI, VU-DMA: clients that access regions wrongly, or let the server access their memory wrongly."""
+"""VU-RD, VU-WR, VU-MULTI, VU-DMA: clients that access regions wrongly, or their own memory for the server."""
 
 import struct
 
 from client_good import good_read
-from mutation import (accept, accepted, any_of, both, change, client_replies, client_row, close, drop, field, longer, nth,
-                      poke, refused, replies, requests, server_requests, shorter)
+from mutation import (accept, accepted, any_of, both, change, client_replies, client_row, close, drop, field, longer,
+                      nth, poke, refused, replies, requests, server_requests, shorter)
 
 # Accesses.
 client_row("client-read-longer", requests("REGION_READ"), longer(b"\0" * 4), "read-layout")

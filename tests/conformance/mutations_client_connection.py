@@ -3,8 +3,8 @@
 import os
 
 from client_good import outstanding
-from mutation import (any_of, both, client_row, close, crash, extra_descriptor, no_descriptors, nothing, refused, replies,
-                      requests, server_requests, then)
+from mutation import (any_of, both, client_row, close, crash, extra_descriptor, no_descriptors, nothing, refused,
+                      replies, requests, server_requests, then)
 
 client_row("client-needless-descriptor", requests("GET_INFO"), extra_descriptor, "descriptors")
 
@@ -42,7 +42,8 @@ def when_idle(connection, m):
 
 client_row("client-serves-when-idle", any_of(server_requests(), replies()), when_idle, "command-in-call",
            "commands-in-call", "reset-slow", "unmap-in-use", timeout=1000)
-client_row("client-serves-twin-when-idle", any_of(server_requests(), replies()), when_idle, "twin-in-call", timeout=1000)
+client_row("client-serves-twin-when-idle", any_of(server_requests(), replies()), when_idle, "twin-in-call",
+           timeout=1000)
 
 ENDS = ("end-outstanding", "end-between", "end-in-header", "end-in-payload", "end-anywhere")
 client_row("client-misses-the-end", nothing, None, *ENDS, hides_end=True, timeout=1000)

@@ -5,8 +5,8 @@ import stat
 import struct
 
 from client_good import GOOD_REGION, outstanding
-from mutation import (accept, accepted, both, change, client_row, close, crash, extra_descriptor, field, holds, longer,
-                      nth, poke, refused, replies, requests, server_requests, then, twice)
+from mutation import (accept, accepted, both, change, client_row, close, crash, extra_descriptor, field, holds,
+                      longer, nth, poke, refused, replies, requests, server_requests, then, twice)
 from mutations_client_connection import leak
 
 MAP, UNMAP = requests("DMA_MAP"), requests("DMA_UNMAP")

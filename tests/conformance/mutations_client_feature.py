@@ -3,8 +3,8 @@
 import struct
 
 from client_good import good_data
-from mutation import (any_of, both, change, client_row, close, crash, field, longer, nth, poke, refused, replies, requests,
-                      shorter, then)
+from mutation import (any_of, both, change, client_row, close, crash, field, longer, nth, poke, refused, replies,
+                      requests, shorter, then)
 
 GET, SET = 1 << 16, 1 << 17
 MIGRATION, STATE, START, REPORT = 1, 2, 6, 8
@@ -62,7 +62,8 @@ client_row("client-stays-in-error", any_of(says_feature(SET | STATE), requests("
            "migration-fails")
 
 client_row("client-takes-padding", both(SAYS_READ, lambda m: len(m.payload) > 8),
-           change(payload=lambda m: m.payload[:4] + struct.pack("<I", len(m.payload) - 8) + m.payload[8:]), "data-padded")
+           change(payload=lambda m: m.payload[:4] + struct.pack("<I", len(m.payload) - 8) + m.payload[8:]),
+           "data-padded")
 
 
 def as_much_as_asked(_, m):

@@ -3,8 +3,8 @@
 import re
 
 from client_good import GOOD_VERSION
-from mutation import (both, change, client_replies, client_row, close, extra_descriptor, field, holds, nth, poke, posted,
-                      replies, requests, shorter, twice)
+from mutation import (both, change, client_replies, client_row, close, extra_descriptor, holds, nth, poke, replies,
+                      requests, shorter, twice)
 
 VERSION = requests("VERSION")
 ANSWER = replies("VERSION")

@@ -106,8 +106,8 @@ def test_command_lines():
         assert run.returncode == 2 and "--help" in run.stderr, run
     for client, spawn, said in (("x", "client", "{socket}"), (str(HERE), "client {socket}", "exists"),
                                 ("x" * 200, "client {socket}", "too long")):
-        run = subprocess.run([OUTBOARD, "conform", "--client", client, "--spawn", spawn], capture_output=True, text=True,
-                             check=False)
+        command = [OUTBOARD, "conform", "--client", client, "--spawn", spawn]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
         assert run.returncode == 125 and said in run.stderr, run
 
 

@@ -3,10 +3,10 @@
 
     test_mutations.py OUTBOARD TESTDEV CLIENT_DRIVER [PATTERN...]
 
-One test for each device, and one for the client, runs the checks through the proxy without a mutation; all pass. One for
-each row of mutations_*.py runs the checks that it names through the proxy with it; all fail. The last compares the checks
-that rows name with the list of `outboard conform`; unproven.txt has those of servers that no row shows to fail yet. With
-patterns only rows whose name matches one are tried.
+One test for each device, and one for the client, runs the checks through the proxy without a mutation; all pass. One
+for each row of mutations_*.py runs the checks that it names through the proxy with it; all fail. The last compares the
+checks that rows name with the list of `outboard conform`; unproven.txt has those of servers that no row shows to fail
+yet. With patterns only rows whose name matches one are tried.
 """
 
 import concurrent.futures
@@ -87,7 +87,8 @@ def main():
     tests = [(row.name, lambda row=row: caught(row)) for row in wanted]
     if not PATTERNS:
         servers = sorted({row.server for row in rows})
-        tests = [(f"unchanged {server or 'client'}", lambda server=server: unchanged(server)) for server in servers] + tests
+        tests = [(f"unchanged {server or 'client'}", lambda server=server: unchanged(server))
+                 for server in servers] + tests
         tests.append(("every check finds a fault", lambda: every_check(rows)))
     print(f"1..{len(tests)}", flush=True)
     failed = False

@@ -71,9 +71,11 @@ end-in-header VU-CON-27 waits for replies that cannot come any more
 
 
 def qemu():
-    path = subprocess.run([HERE.parents[1] / "scripts/get-qemu"], capture_output=True, text=True, check=True).stdout.strip()
-    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
-    return path, re.search(r"version (\S+)", version)[1]
+    def output(*command):
+        return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+    path = output(HERE.parents[1] / "scripts/get-qemu").strip()
+    return path, re.search(r"version (\S+)", output(path, "--version"))[1]
 
 
 def judge(client, timeout, *checks):
