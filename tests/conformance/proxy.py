@@ -196,6 +196,7 @@ class Connection:
         self.asked = {}  # requests that wait for their reply: (from the client, twin, id, command): [message]
         self.seen = {}
         self.memory = {}
+        self.kept = []  # descriptors that a mutation keeps, until the connection ends
         self.epoll = select.epoll()
         self.streams = {}
         for stream, other, from_client, twin in ((self.client, self.server, True, False),
@@ -254,12 +255,13 @@ class Connection:
     def handle(self, m):
         self.pair(m)
         self.remember(m)
+        came = set(m.fds)
         out = self.proxy.mutate(self, m)
         kept = set()
         for one in out:
             kept.update(one.fds)
             self.forward(one)
-        for fd in set(m.fds) - kept:
+        for fd in (came | set(m.fds)) - kept:
             os.close(fd)
 
     def run(self):
@@ -278,6 +280,8 @@ class Connection:
             self.epoll.close()
             for stream, *_ in self.streams.values():
                 stream.close()
+            for fd in self.kept:
+                os.close(fd)
 
     def read(self, fd):
         stream, other, from_client, twin = self.streams[fd]

@@ -26,7 +26,7 @@ int target_start(struct target *target);
 /* Whether it has ended by itself since it was started. */
 bool target_died(struct target *target);
 /* A connected socket, or -errno. Starts the program if it is not running. Waits up to timeout_ms while nobody listens
- * yet, or the server is busy. */
+ * yet, or the server is busy; for a program that was just started at least 10 s. */
 int target_connect(struct target *target, int timeout_ms);
 void target_free(struct target *target);
 

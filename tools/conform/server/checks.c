@@ -3,10 +3,14 @@
 #include "check.h"
 
 /* clang-format off: a line for each area. */
-#define TABLES(X) \
-    X(header)     \
-    X(info)       \
-    X(map)
+#define TABLES(X)      \
+    X(header)          \
+    X(info)            \
+    X(irq)             \
+    X(map)             \
+    X(set_irqs)        \
+    X(set_irqs_device) \
+    X(set_irqs_signals)
 /* clang-format on */
 
 #define X(area) extern const struct check server_##area##_checks[];

@@ -3,6 +3,7 @@
  * whether a copy failed. */
 #include "exerciser.h"
 
+#define LIVE    0x04
 #define RAISE   0x60
 #define ACK     0x64
 #define SOURCE  0x80
@@ -57,6 +58,7 @@ const struct exerciser exerciser_edu = {
     .device = 0x11e8,
     .irqs = 1u << VFIO_PCI_INTX_IRQ_INDEX | 1u << VFIO_PCI_MSI_IRQ_INDEX,
     .max_copy = 4096,
+    .scratch = { .bar = 0, .width = 4, .offset = LIVE },
     .raise = edu_raise,
     .lower = edu_lower,
     .copy = edu_copy,

@@ -2,6 +2,7 @@
  * a ring in guest memory of copies to be made. */
 #include "exerciser.h"
 
+#define SCRATCH   0x04
 #define LEVELS    0x1c
 #define RING_ADDR 0x80
 #define RING_SIZE 0x88
@@ -26,11 +27,14 @@ static void testdev_lower(struct judge *j, uint32_t index, unsigned vector)
 
 static void testdev_begin(struct judge *j)
 {
-    int fd = judge_memfd(j, EXERCISER_SIZE);
+    /* A map outlives a reset. */
+    if (j->copy_ring == NULL) {
+        int fd = judge_memfd(j, EXERCISER_SIZE);
 
-    j->copy_ring = judge_mmap(j, fd, EXERCISER_SIZE, 0, 3);
+        j->copy_ring = judge_mmap(j, fd, EXERCISER_SIZE, 0, 3);
+        want_ok(j, map(j, EXERCISER_IOVA, EXERCISER_SIZE, 3, fd, 0), "DMA_MAP of the device's ring");
+    }
     j->copies = 0;
-    want_ok(j, map(j, EXERCISER_IOVA, EXERCISER_SIZE, 3, fd, 0), "DMA_MAP of the device's ring");
     bar_write(j, 0, RING_ADDR, 8, EXERCISER_IOVA);
     bar_write(j, 0, RING_SIZE, 4, 256);
     bar_write(j, 0, RING_CTRL, 4, 1);
@@ -59,6 +63,7 @@ const struct exerciser exerciser_testdev = {
     .device = 0x7e57,
     .irqs = 1u << VFIO_PCI_MSIX_IRQ_INDEX,
     .max_copy = 65536,
+    .scratch = { .bar = 0, .width = 4, .offset = SCRATCH },
     .raise = testdev_raise,
     .lower = testdev_lower,
     .copy = testdev_copy,
