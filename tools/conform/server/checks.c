@@ -8,6 +8,8 @@
     X(info)            \
     X(irq)             \
     X(map)             \
+    X(pci)             \
+    X(pci_interrupts)  \
     X(set_irqs)        \
     X(set_irqs_device) \
     X(set_irqs_signals)
