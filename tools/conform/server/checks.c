@@ -10,6 +10,8 @@
     X(map)             \
     X(pci)             \
     X(pci_interrupts)  \
+    X(reset)           \
+    X(reset_migration) \
     X(set_irqs)        \
     X(set_irqs_device) \
     X(set_irqs_signals)

@@ -1,0 +1,358 @@
+/* reset.c: VU-RESET: what DEVICE_RESET brings back, and what outlives it; and VU-PCI-17. */
+#include "irqs.h"
+
+#define COMMAND  0x04
+#define STATUS   0x06
+#define BARS     0x10
+#define CAP_MSI  0x05
+#define CAP_MSIX 0x11
+#define AT       UINT64_C(0x100000)
+#define PROT     3
+
+/* --- The command ------------------------------------------------------------------------------------------------- */
+
+static void reset_no_payload(struct judge *j)
+{
+    struct ob_raw_message *m;
+
+    want_ok(j, call(j, OB_RAW_RESET, NULL, 0, NULL, 0, &m), "DEVICE_RESET");
+    want(j, m->size == 0 && m->nfds == 0, "the reply has %u bytes of payload and %u descriptors, wanted none", m->size,
+         m->nfds);
+}
+
+static void reset_payload(struct judge *j)
+{
+    static const uint8_t payload[64];
+    static const uint32_t sizes[] = { 1, 4, 64 };
+    char what[64];
+
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+        snprintf(what, sizeof(what), "DEVICE_RESET with %u bytes of payload", sizes[i]);
+        want_refused(j, call(j, OB_RAW_RESET, payload, sizes[i], NULL, 0, NULL), what);
+    }
+}
+
+static void reset_again(struct judge *j)
+{
+    for (unsigned i = 0; i < 20; i++)
+        reset(j);
+}
+
+static void reset_posted(struct judge *j)
+{
+    reset(j);
+    config_write(j, COMMAND, 2, 2);
+    post(j, OB_RAW_RESET, NULL, 0, NULL, 0);
+    want(j, config_read(j, COMMAND, 2) == 0, "COMMAND is %#x after a posted DEVICE_RESET", config_read(j, COMMAND, 2));
+}
+
+static void reset_without_flag(struct judge *j)
+{
+    if (j->facts.has & NEED_RESET)
+        judge_skip(j, "the device can be reset");
+    want_refused(j, call(j, OB_RAW_RESET, NULL, 0, NULL, 0, NULL), "DEVICE_RESET without VFIO_DEVICE_FLAGS_RESET");
+}
+
+/* --- What is as after power-on ----------------------------------------------------------------------------------- */
+
+static void reset_header(struct judge *j)
+{
+    uint8_t before[64], after;
+
+    reset(j);
+    for (unsigned i = 0; i < sizeof(before); i++)
+        before[i] = (uint8_t)config_read(j, i, 1);
+    config_write(j, COMMAND, 2, 0x407);
+    for (unsigned i = 0; i < 6; i++)
+        config_write(j, BARS + 4 * i, 4, 0xe0000000);
+    config_write(j, 0x0c, 1, 16); /* Cache Line Size, which some devices have */
+    reset(j);
+    for (unsigned i = 0; i < sizeof(before); i++) {
+        after = (uint8_t)config_read(j, i, 1);
+        want(j, after == before[i], "byte %#x of configuration space is %#x after a reset, and was %#x after the first",
+             i, after, before[i]);
+    }
+}
+
+static void reset_command(struct judge *j)
+{
+    config_write(j, COMMAND, 2, 0x407);
+    reset(j);
+    want(j, config_read(j, COMMAND, 2) == 0, "COMMAND is %#x after a reset, wanted 0", config_read(j, COMMAND, 2));
+}
+
+static void reset_bars(struct judge *j)
+{
+    for (unsigned i = 0; i < 6; i++)
+        config_write(j, BARS + 4 * i, 4, 0xffffffff);
+    reset(j);
+    for (unsigned i = 0; i < 6; i++) {
+        const uint32_t bar = config_read(j, BARS + 4 * i, 4), mask = bar & 1 ? ~3u : ~15u;
+
+        want(j, (bar & mask) == 0, "BAR %u is %#x after a reset, wanted 0 but for its type bits", i, bar);
+    }
+}
+
+static void messages_disabled(struct judge *j, uint32_t index, uint8_t id, uint32_t enable, const char *name)
+{
+    const uint32_t at = config_capability(j, id);
+    uint32_t control;
+
+    if (at == 0)
+        judge_skip(j, "there is no %s capability", name);
+    device_messages(j, index, true);
+    want(j, config_read(j, at + 2, 2) & enable, "%s was enabled, and is not", name);
+    reset(j);
+    control = config_read(j, at + 2, 2);
+    want(j, !(control & enable), "%s is still enabled after a reset: Message Control is %#x", name, control);
+}
+
+static void reset_msi(struct judge *j)
+{
+    messages_disabled(j, MSI, CAP_MSI, 1, "MSI");
+}
+
+static void reset_msix(struct judge *j)
+{
+    messages_disabled(j, MSIX, CAP_MSIX, 0x8000, "MSI-X");
+}
+
+static void reset_register(struct judge *j)
+{
+    const struct exerciser *e = j->facts.exerciser;
+    uint64_t before, after;
+
+    if (e == NULL || e->scratch.width == 0)
+        judge_skip(j, "no register of this device is known");
+    device_on(j, true);
+    before = bar_read(j, e->scratch.bar, e->scratch.offset, e->scratch.width);
+    bar_write(j, e->scratch.bar, e->scratch.offset, e->scratch.width, before ^ 1);
+    after = bar_read(j, e->scratch.bar, e->scratch.offset, e->scratch.width);
+    want(j, after != before, "the register at %#llx of BAR %u is %#llx, and still is after it was written",
+         (unsigned long long)e->scratch.offset, e->scratch.bar, (unsigned long long)before);
+    device_on(j, true);
+    after = bar_read(j, e->scratch.bar, e->scratch.offset, e->scratch.width);
+    want(j, after == before, "the register at %#llx of BAR %u is %#llx after a reset, and was %#llx after the first",
+         (unsigned long long)e->scratch.offset, e->scratch.bar, (unsigned long long)after, (unsigned long long)before);
+}
+
+/* A cause that was not cleared is gone. */
+static void reset_intx(struct judge *j)
+{
+    int fd;
+
+    device_needs(j, INTX);
+    fd = irqs_ready(j, INTX)[0];
+    device_raise(j, INTX, 0);
+    want_signal(j, fd, "INTx was raised");
+    reset(j);
+    irqs_enable(j, INTX);
+    irqs_do(j, UNMASK, INTX, 0, 1);
+    want_none(j, fd, "INTx was raised, the device reset, and INTx unmasked");
+}
+
+/* A message that was held back is gone. */
+static void reset_pending(struct judge *j)
+{
+    uint32_t at;
+    int fd;
+
+    device_needs(j, MSIX);
+    fd = irqs_ready(j, MSIX)[0];
+    at = config_capability(j, CAP_MSIX);
+    config_write(j, at + 2, 2, 0xc000);
+    device_raise(j, MSIX, 0);
+    want_none(j, fd, "vector 0 was raised with MSI-X's function mask set");
+    reset(j);
+    irqs_enable(j, MSIX);
+    want_none(j, fd, "vector 0 was raised while masked, the device reset, and MSI-X enabled");
+}
+
+/* --- What outlives it -------------------------------------------------------------------------------------------- */
+
+static void reset_maps(struct judge *j)
+{
+    const uint64_t page = j->facts.page;
+
+    want_ok(j, map(j, AT, 2 * page, PROT, judge_memfd(j, 2 * page), 0), "DMA_MAP");
+    want_ok(j, map(j, AT + 4 * page, page, PROT, -1, 0), "DMA_MAP without a descriptor");
+    reset(j);
+    want_ok(j, unmap(j, AT, 2 * page), "DMA_UNMAP, after a reset, of what was mapped before");
+    want_ok(j, unmap(j, AT + 4 * page, page), "DMA_UNMAP, after a reset, of what was mapped without a descriptor");
+}
+
+static void reset_maps_used(struct judge *j)
+{
+    const uint64_t page = j->facts.page;
+    const int fd = judge_memfd(j, 2 * page);
+    uint8_t *memory = judge_mmap(j, fd, 2 * page, 0, PROT);
+
+    device_on(j, true);
+    want_ok(j, map(j, AT, 2 * page, PROT, fd, 0), "DMA_MAP");
+    memset(memory, 0x5a, 16);
+    device_on(j, true);
+    want(j, device_copy(j, AT, AT + page, 16) == 0, "the device failed to copy memory that was mapped before a reset");
+    want(j, memcmp(memory, memory + page, 16) == 0, "what the device copied after a reset is not in the memory");
+}
+
+static void reset_eventfds(struct judge *j)
+{
+    const uint32_t index = irqs_any(j), n = irqs_vectors(j, index);
+    const int *fds = irqs_ready(j, index);
+
+    irqs_on(j, index);
+    irqs_trigger(j, index, 0, n);
+    for (unsigned i = 0; i < n; i++)
+        want_one(j, fds[i], "vector %u was triggered, and had got this eventfd before a reset", i);
+}
+
+static void reset_eventfds_device(struct judge *j)
+{
+    for (uint32_t i = INTX; i <= MSIX; i++) {
+        int fd;
+
+        if (!(j->facts.exerciser->irqs & 1u << i) || j->facts.irq[i].count == 0)
+            continue;
+        fd = irqs_ready(j, i)[0];
+        irqs_on(j, i);
+        device_raise(j, i, 0);
+        want_one(j, fd, "the device raised vector 0 of index %u, which had got this eventfd before a reset", i);
+        device_lower(j, i, 0);
+    }
+}
+
+/* The guest reboots: INTx off, COMMAND 0, reset, INTx on, 0 to the BARs; twice. */
+static void reset_qemu(struct judge *j)
+{
+    const int fd = judge_eventfd(j);
+
+    device_needs(j, INTX);
+    irqs_ready(j, INTX);
+    for (unsigned turn = 0; turn < 2; turn++) {
+        irqs_disable(j, INTX);
+        config_write(j, COMMAND, 2, 0);
+        reset(j);
+        irqs_assign(j, INTX, 0, 1, &fd);
+        for (unsigned i = 0; i < 6; i++)
+            config_write(j, BARS + 4 * i, 4, 0);
+    }
+    irqs_enable(j, INTX);
+    device_raise(j, INTX, 0);
+    want_one(j, fd, "INTx was raised after the messages of a reboot as QEMU sends them");
+    device_lower(j, INTX, 0);
+}
+
+/* --- What was begun before it ------------------------------------------------------------------------------------ */
+
+static void reset_signals(struct judge *j)
+{
+    const uint32_t index = device_irq(j);
+    const int fd = irqs_ready(j, index)[0];
+
+    device_raise(j, index, 0);
+    reset(j);
+    signals(j, fd);
+    irqs_enable(j, index);
+    want_none(j, fd, "an interrupt was raised before a reset; after its reply");
+}
+
+/* The copy behind the reset ends after one that was begun before it. */
+static void reset_copy(struct judge *j)
+{
+    const uint64_t page = j->facts.page;
+    const int fd = judge_memfd(j, 3 * page);
+    uint8_t *memory = judge_mmap(j, fd, 3 * page, 0, PROT), before[16];
+
+    device_on(j, true);
+    want_ok(j, map(j, AT, 3 * page, PROT, fd, 0), "DMA_MAP");
+    memset(memory, 0x5a, 16);
+    device_copy_begin(j, AT, AT + page, 16);
+    reset(j);
+    memcpy(before, memory + page, 16);
+    device_on(j, true);
+    want(j, device_copy(j, AT, AT + 2 * page, 16) == 0, "the device failed to copy after a reset");
+    want(j, memcmp(memory + page, before, 16) == 0,
+         "a copy that was begun before a reset wrote to memory after its reply");
+}
+
+struct late {
+    struct judge *j;
+    uint16_t reset; /* the id of a DEVICE_RESET that was sent */
+    bool sent, over;
+    unsigned after; /* commands that came after its reply */
+};
+
+/* Serves DMA by messages; the first is answered behind a reset. */
+static int serve_late(void *ctx, bool write, uint64_t address, uint64_t count, void *data)
+{
+    struct late *late = ctx;
+
+    if (!write)
+        memset(data, 0x5a, count);
+    late->after += late->over;
+    if (!late->sent) {
+        late->sent = true;
+        return ob_raw_request(&late->j->raw, OB_RAW_RESET, 0, NULL, 0, NULL, 0, &late->reset) == 0 ? 0 : EIO;
+    }
+    return 0;
+}
+
+static void reset_messages(struct judge *j)
+{
+    struct late late = { .j = j };
+
+    device_on(j, true);
+    want_ok(j, map(j, AT, 2 * j->facts.page, PROT, -1, 0), "DMA_MAP without a descriptor");
+    j->raw.dma = serve_late;
+    j->raw.dma_ctx = &late;
+    device_copy_begin(j, AT, AT + j->facts.page, 16);
+    got(j, ob_raw_serve_dma(&j->raw, 1), "a DMA_READ of the device");
+    want_ok(j, ob_raw_reply(&j->raw, late.reset, OB_RAW_RESET, NULL), "DEVICE_RESET behind a DMA_READ");
+    late.over = true;
+    want_alive(j, "GET_INFO");
+    want_alive(j, "GET_INFO");
+    want(j, late.after == 0, "%u commands for guest memory came after the reply to DEVICE_RESET", late.after);
+}
+
+const struct check server_reset_checks[] = {
+    { { "reset-no-payload", "VU-RESET-1", "the reply has no payload" }, NEED_RESET, reset_no_payload },
+    { { "reset-payload", "VU-RESET-2", "DEVICE_RESET with a payload is refused" }, NEED_RESET, reset_payload },
+    { { "reset-again", "VU-RESET-3", "the device can be reset again and again" }, NEED_RESET, reset_again },
+    { { "reset-posted", "VU-HDR-7", "a posted DEVICE_RESET is executed" }, NEED_RESET, reset_posted },
+    { { "reset-without-flag", "VU-RESET-10", "a device without the RESET flag refuses it" }, 0, reset_without_flag },
+    { { "reset-header", "VU-RESET-3", "the header of configuration space is as after the first reset" },
+      NEED_RESET,
+      reset_header },
+    { { "reset-command", "VU-PCI-17", "COMMAND is 0 after a reset" }, NEED_RESET, reset_command },
+    { { "reset-bars", "VU-PCI-17", "BARs are 0 but for their type bits after a reset" }, NEED_RESET, reset_bars },
+    { { "reset-msi", "VU-PCI-17", "MSI is disabled after a reset" }, NEED_RESET, reset_msi },
+    { { "reset-msix", "VU-PCI-17", "MSI-X is disabled after a reset" }, NEED_RESET, reset_msix },
+    { { "reset-register", "VU-RESET-3", "a register has its first value after a reset" }, NEED_RESET, reset_register },
+    { { "reset-intx", "VU-RESET-3", "a cause of INTx is gone after a reset" },
+      NEED_RESET | NEED_INTERRUPT,
+      reset_intx },
+    { { "reset-pending", "VU-RESET-3", "a message that was pending is gone after a reset" },
+      NEED_RESET | NEED_INTERRUPT,
+      reset_pending },
+    { { "reset-maps", "VU-RESET-4", "DMA maps outlive a reset" }, NEED_RESET, reset_maps },
+    { { "reset-maps-used", "VU-RESET-4", "the device uses maps from before a reset" },
+      NEED_RESET | NEED_DMA,
+      reset_maps_used },
+    { { "reset-eventfds", "VU-RESET-5", "eventfds outlive a reset" }, NEED_RESET | NEED_IRQ, reset_eventfds },
+    { { "reset-eventfds-device", "VU-RESET-5", "the device signals eventfds from before a reset" },
+      NEED_RESET | NEED_INTERRUPT,
+      reset_eventfds_device },
+    { { "reset-qemu", "VU-RESET-5", "INTx works after a reboot as QEMU does it" },
+      NEED_RESET | NEED_INTERRUPT,
+      reset_qemu },
+    { { "reset-signals", "VU-RESET-6", "an interrupt from before a reset is not signalled after it" },
+      NEED_RESET | NEED_INTERRUPT,
+      reset_signals },
+    { { "reset-copy", "VU-RESET-6", "a transfer from before a reset does not write after it" },
+      NEED_RESET | NEED_DMA,
+      reset_copy },
+    { { "reset-messages", "VU-RESET-6", "a transfer by messages from before a reset sends none after it" },
+      NEED_RESET | NEED_DMA,
+      reset_messages },
+    { { NULL, NULL, NULL }, 0, NULL },
+};
