@@ -37,7 +37,7 @@ row("reset-without-saying-so", replies("GET_INFO"), poke(4, "I", lambda flags: f
 # --- What it leaves ------------------------------------------------------------------------------------------------
 
 row("reset-does-nothing", RESET, accept(), "reset-header", "reset-command", "reset-bars", "reset-msix",
-    "reset-register", "reset-pending", "reset-posted")
+    "reset-register", "reset-pending")
 row("reset-does-nothing-to-edu", RESET, accept(), "reset-header", "reset-msi", "reset-register",
     server="edu")
 row("reset-does-nothing-to-serial", RESET, accept(), "reset-register", "reset-intx", server="serial")

@@ -176,6 +176,7 @@ static void log_stop(struct judge *j)
 
 static void reset_logging(struct judge *j)
 {
+    want_ok(j, map(j, AT, 4 * j->facts.page, PROT, judge_memfd(j, 4 * j->facts.page), 0), "DMA_MAP");
     log_start(j);
     reset(j);
     log_report(j, "DMA_LOGGING_REPORT after a reset");
