@@ -33,6 +33,11 @@ def sizing(i, change):
     return reads(BARS + 4 * i, "I", lambda bar: change(bar) if bar >= 0xf0000000 else bar)
 
 
+def extended(where):
+    """The first extended capability names another one."""
+    return reads(0x100, "I", lambda header: header & 0xfffff | where << 20)
+
+
 row("pci-config-512", *region_size(CONFIG, 512), "pci-config-size")
 row("pci-config-read-only", both(replies("GET_REGION_INFO"), field("request", 8, "I", lambda index: index == CONFIG)),
     poke(4, "I", lambda flags: flags & ~2), "pci-config-flags")
@@ -57,6 +62,9 @@ row("pci-bar-upper-used", *region_size(3, 0x1000), "pci-bar-upper")
 row("pci-caps-in-header", *reads(CAPABILITIES, "B", 0x3c), "pci-caps-inside")
 row("pci-caps-unaligned", *reads(CAPABILITIES, "B", lambda at: at | 1), "pci-caps-aligned")
 row("pci-caps-loop", *reads(MSIX_CAP + 1, "B", MSIX_CAP), "pci-caps-end")
+row("pci-extended-in-first-256", *extended(0x0f0), "pci-extended-inside")
+row("pci-extended-unaligned", *extended(0x102), "pci-extended-aligned")
+row("pci-extended-loop", *extended(0x100), "pci-extended-end")
 row("pci-no-msix-capability", *reads(MSIX_CAP, "B", 9), "pci-msix-capability")
 row("pci-no-msi-capability", *reads(MSI_CAP, "B", 9), "pci-msi-capability", server="edu")
 row("pci-msix-table-size", *reads(MSIX_CAP + 2, "H", lambda control: control + 1), "pci-msix-entries")
@@ -136,6 +144,11 @@ row("pci-intx-is-an-edge", set_irqs(lambda s: s.flags & UNMASK), before(write_co
     "pci-intx-level", server="edu", timeout=SLOW)
 row("pci-intx-after-clear", every, spurious(set_irqs(lambda s: s.flags & UNMASK)), "pci-intx-cleared", "pci-intx-qemu",
     server="edu")
+row("pci-intx-unmask-whatever-command", every, spurious(set_irqs(lambda s: s.flags & UNMASK)),
+    "pci-intx-disable-unmask", server="edu")
+row("pci-intx-wants-master", write_of(CONFIG, COMMAND, "H"),
+    alter(CONFIG, COMMAND, "H", lambda command: command if command & 4 else command | 0x400), "pci-intx-without-master",
+    server="edu", timeout=SLOW)
 row("pci-posted-write-late", every, late_posted, "pci-intx-qemu", server="edu")
 row("pci-intx-not-again", both(write_of(CONFIG, COMMAND, "H"), lambda m: not written(m, CONFIG, COMMAND, "H") & 0x400),
     before(write_command(0, 0x64, "I", ALL_ONES)), "pci-intx-enable", server="edu", timeout=SLOW)
@@ -154,7 +167,7 @@ row("pci-msix-function-mask-loses", both(write_of(CONFIG, MSIX_CAP + 2, "H"),
                                          lambda m: not written(m, CONFIG, MSIX_CAP + 2, "H") & 0x4000),
     before(write_command(0, 0x1c, "I", 0)), "pci-msix-function", timeout=SLOW)
 row("pci-msix-no-vector-mask", both(requests("REGION_WRITE"), field("self", 8, "I", lambda bar: bar == TABLE_BAR)),
-    accept_write, "pci-msix-vector")
+    accept_write, "pci-msix-vector", "pci-msix-both")
 row("pci-msix-vector-mask-is-all", both(write_of(TABLE_BAR, 0x0c, "I"), lambda m: written(m, TABLE_BAR, 0x0c, "I")),
     behind(write_command(CONFIG, MSIX_CAP + 2, "H", 0xc000)), "pci-msix-others", timeout=SLOW)
 row("pci-msix-masked-by-reset", requests("DEVICE_RESET"), behind(write_command(TABLE_BAR, 0x0c, "I", 1)),

@@ -189,4 +189,7 @@ row("set-dies-of-files", lambda m: set_irqs(is_assign)(m) and any(kind(fd)[0] ==
     "set-not-eventfd")
 row("set-blocks-on-socket", gets("socket"), drop, "set-socket-full", timeout=SLOW)
 row("set-dies-of-socket", gets("socket"), close, "set-socket-closed")
+row("set-dies-of-unmask-socket", both(set_irqs(lambda s: s.flags == EVENTFD | UNMASK),
+                                      lambda m: any(kind(fd) == "socket" for fd in m.fds)), close,
+    "set-unmask-not-eventfd", server="edu")
 row("set-blocks-on-full", every, block_on_full, "set-full", "set-full-device", timeout=SLOW)

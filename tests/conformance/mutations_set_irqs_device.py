@@ -47,6 +47,8 @@ row("set-no-unmask-eventfd", set_irqs(lambda s: s.flags == EVENTFD | UNMASK), re
     "set-qemu-kvm", server="edu")
 row("set-unmask-eventfd-unread", set_irqs(lambda s: s.flags == EVENTFD | UNMASK), swallow, "set-unmask-eventfd",
     "set-qemu-kvm", server="edu", timeout=SLOW)
+row("set-unmask-eventfd-kept", set_irqs(lambda s: s.flags == EVENTFD | UNMASK and not s.nfds), accept(),
+    "set-unmask-taken-away", server="edu")
 row("set-no-mask-eventfd", set_irqs(lambda s: s.flags == EVENTFD | MASK), refuse(22), "set-mask-eventfd", server="edu")
 row("set-mask-eventfd-unread", set_irqs(lambda s: s.flags == EVENTFD | MASK), swallow, "set-mask-eventfd",
     server="edu", timeout=SLOW)

@@ -3,17 +3,18 @@
 #include "check.h"
 
 /* clang-format off: a line for each area. */
-#define TABLES(X)      \
-    X(header)          \
-    X(info)            \
-    X(irq)             \
-    X(map)             \
-    X(pci)             \
-    X(pci_interrupts)  \
-    X(reset)           \
-    X(reset_migration) \
-    X(set_irqs)        \
-    X(set_irqs_device) \
+#define TABLES(X)       \
+    X(header)           \
+    X(info)             \
+    X(irq)              \
+    X(map)              \
+    X(pci)              \
+    X(pci_capabilities) \
+    X(pci_interrupts)   \
+    X(reset)            \
+    X(reset_migration)  \
+    X(set_irqs)         \
+    X(set_irqs_device)  \
     X(set_irqs_signals)
 /* clang-format on */
 

@@ -128,6 +128,11 @@ void irqs_on(struct judge *j, uint32_t index)
     irqs_enable(j, index);
 }
 
+unsigned irqs_at_once(const struct judge *j)
+{
+    return j->facts.max_msg_fds > 0 ? j->facts.max_msg_fds : 1;
+}
+
 int *irqs_eventfds(struct judge *j, unsigned count)
 {
     int *fds = judge_alloc(j, count * sizeof(*fds));
@@ -139,7 +144,7 @@ int *irqs_eventfds(struct judge *j, unsigned count)
 
 int *irqs_ready(struct judge *j, uint32_t index)
 {
-    const unsigned n = irqs_vectors(j, index), most = j->facts.max_msg_fds > 0 ? j->facts.max_msg_fds : 1;
+    const unsigned n = irqs_vectors(j, index), most = irqs_at_once(j);
     int *fds = irqs_eventfds(j, n);
 
     irqs_on(j, index);

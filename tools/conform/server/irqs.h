@@ -58,6 +58,8 @@ void irqs_on(struct judge *j, uint32_t index);
 /* The second part of that. */
 void irqs_enable(struct judge *j, uint32_t index);
 
+/* How many descriptors a message may carry, but at least one. */
+unsigned irqs_at_once(const struct judge *j);
 /* New eventfds. */
 int *irqs_eventfds(struct judge *j, unsigned count);
 /* The type is on, and its vectors have eventfds of their own, which are returned. */

@@ -1,21 +1,14 @@
-/* pci.c: VU-PCI: configuration space of any device, and what it has to agree with. */
+/* pci.c: VU-PCI: the header of configuration space of any device, and what it has to agree with. */
 #include "check.h"
 
-#define COMMAND      0x04
-#define STATUS       0x06
-#define HEADER_TYPE  0x0e
-#define BARS         0x10
-#define CAPABILITIES 0x34
-#define PIN          0x3d
+#define COMMAND     0x04
+#define HEADER_TYPE 0x0e
+#define BARS        0x10
+#define PIN         0x3d
 
 #define BAR_IO   1u
 #define BAR_TYPE 6u
 #define BAR_64   4u
-
-#define MOST_CAPABILITIES 48u /* of 4 bytes, behind the header */
-
-#define CAP_MSI  0x05
-#define CAP_MSIX 0x11
 
 /* --- The header -------------------------------------------------------------------------------------------------- */
 
@@ -187,137 +180,6 @@ static void bar_upper(struct judge *j, unsigned i, const struct bar *bar)
 static void pci_bar_upper(struct judge *j)
 {
     each_bar(j, bar_upper);
-}
-
-/* --- Capabilities ------------------------------------------------------------------------------------------------ */
-
-/* Calls `run` for each capability, and returns how many there are; ends after as many as there is room for. */
-static unsigned each_capability(struct judge *j, void (*run)(struct judge *j, uint32_t at))
-{
-    unsigned n = 0;
-    uint32_t at;
-
-    if (!(config_read(j, STATUS, 2) & 0x10))
-        judge_skip(j, "STATUS says that there are no capabilities");
-    for (at = config_read(j, CAPABILITIES, 1); at != 0 && n <= MOST_CAPABILITIES; n++) {
-        if (run != NULL)
-            run(j, at);
-        at = config_read(j, (at & ~3u) + 1, 1);
-    }
-    return n;
-}
-
-static void inside(struct judge *j, uint32_t at)
-{
-    want(j, at >= 0x40, "a capability at %#x lies in the header", at);
-}
-
-static void pci_caps_inside(struct judge *j)
-{
-    each_capability(j, inside);
-}
-
-static void aligned(struct judge *j, uint32_t at)
-{
-    want(j, at % 4 == 0, "a capability at %#x is not aligned to 4", at);
-}
-
-static void pci_caps_aligned(struct judge *j)
-{
-    each_capability(j, aligned);
-}
-
-static void pci_caps_end(struct judge *j)
-{
-    const unsigned n = each_capability(j, NULL);
-
-    want(j, n <= MOST_CAPABILITIES, "the list of capabilities does not end after %u", n);
-}
-
-static uint32_t capability(struct judge *j, uint8_t id, uint32_t index, const char *name)
-{
-    const uint32_t at = config_capability(j, id), count = j->facts.irq[index].count;
-
-    want(j, (at != 0) == (count != 0), "there is %s %s capability, and %s has count %u", at != 0 ? "an" : "no", name,
-         name, count);
-    return at;
-}
-
-static void pci_msix_capability(struct judge *j)
-{
-    capability(j, CAP_MSIX, VFIO_PCI_MSIX_IRQ_INDEX, "MSI-X");
-}
-
-static void pci_msi_capability(struct judge *j)
-{
-    capability(j, CAP_MSI, VFIO_PCI_MSI_IRQ_INDEX, "MSI");
-}
-
-/* The offset of MSI-X's capability; its entries. */
-static uint32_t msix(struct judge *j, uint32_t *entries)
-{
-    const uint32_t at = config_capability(j, CAP_MSIX);
-
-    if (at == 0)
-        judge_skip(j, "there is no MSI-X capability");
-    *entries = (config_read(j, at + 2, 2) & 0x7ff) + 1;
-    return at;
-}
-
-static void pci_msix_entries(struct judge *j)
-{
-    const uint32_t count = j->facts.irq[VFIO_PCI_MSIX_IRQ_INDEX].count;
-    uint32_t entries;
-
-    msix(j, &entries);
-    want(j, entries == count, "the MSI-X table has %u entries, and MSI-X has count %u", entries, count);
-}
-
-static void msix_inside(struct judge *j, uint32_t where, uint64_t size, const char *what)
-{
-    const uint32_t bar = where & 7, offset = where & ~7u;
-
-    want(j, bar < 6 && j->facts.region[bar].size > 0, "MSI-X has its %s in region %u, which is %s", what, bar,
-         bar < 6 ? "empty" : "no BAR");
-    want(j, offset + size <= j->facts.region[bar].size,
-         "MSI-X has its %s, %llu bytes, at %#x of region %u, which has %#llx", what, (unsigned long long)size, offset,
-         bar, (unsigned long long)j->facts.region[bar].size);
-}
-
-static void pci_msix_table(struct judge *j)
-{
-    uint32_t entries, at = msix(j, &entries);
-
-    msix_inside(j, config_read(j, at + 4, 4), entries * 16ull, "table");
-}
-
-static void pci_msix_pba(struct judge *j)
-{
-    uint32_t entries, at = msix(j, &entries);
-
-    msix_inside(j, config_read(j, at + 8, 4), (entries + 63) / 64 * 8ull, "pending bits");
-}
-
-static void pci_msix_apart(struct judge *j)
-{
-    uint32_t entries, at = msix(j, &entries);
-    const uint32_t table = config_read(j, at + 4, 4), pba = config_read(j, at + 8, 4);
-    const uint64_t t = table & ~7u, p = pba & ~7u;
-
-    want(j, (table & 7) != (pba & 7) || t + entries * 16 <= p || p + (entries + 63) / 64 * 8 <= t,
-         "the MSI-X table (%u entries at %#llx) and its pending bits (at %#llx) overlap in region %u", entries,
-         (unsigned long long)t, (unsigned long long)p, table & 7);
-}
-
-static void pci_msi_messages(struct judge *j)
-{
-    const uint32_t at = config_capability(j, CAP_MSI), count = j->facts.irq[VFIO_PCI_MSI_IRQ_INDEX].count;
-    uint32_t messages;
-
-    if (at == 0)
-        judge_skip(j, "there is no MSI capability");
-    messages = 1u << (config_read(j, at + 2, 2) >> 1 & 7);
-    want(j, messages == count, "the MSI capability is capable of %u messages, and MSI has count %u", messages, count);
 }
 
 /* --- COMMAND ----------------------------------------------------------------------------------------------------- */
@@ -506,22 +368,6 @@ const struct check server_pci_checks[] = {
     { { "pci-bar-type", "VU-PCI-5", "the type bits of a BAR are those of a kind that exists" }, 0, pci_bar_type },
     { { "pci-bar-type-kept", "VU-PCI-5", "writes leave the type bits of a BAR" }, 0, pci_bar_type_kept },
     { { "pci-bar-upper", "VU-PCI-5", "the region behind the upper half of a 64-bit BAR is empty" }, 0, pci_bar_upper },
-    { { "pci-caps-inside", "VU-PCI-6", "capabilities lie behind the header" }, 0, pci_caps_inside },
-    { { "pci-caps-aligned", "VU-PCI-6", "capabilities are aligned to 4" }, 0, pci_caps_aligned },
-    { { "pci-caps-end", "VU-PCI-6", "the list of capabilities ends" }, 0, pci_caps_end },
-    { { "pci-msix-capability", "VU-PCI-7", "there is an MSI-X capability if and only if MSI-X has vectors" },
-      0,
-      pci_msix_capability },
-    { { "pci-msix-entries", "VU-PCI-7", "the MSI-X table has as many entries as MSI-X has vectors" },
-      0,
-      pci_msix_entries },
-    { { "pci-msix-table", "VU-PCI-8", "the MSI-X table lies in a BAR" }, 0, pci_msix_table },
-    { { "pci-msix-pba", "VU-PCI-8", "the MSI-X pending bits lie in a BAR" }, 0, pci_msix_pba },
-    { { "pci-msix-apart", "VU-PCI-8", "the MSI-X table and its pending bits do not overlap" }, 0, pci_msix_apart },
-    { { "pci-msi-capability", "VU-PCI-9", "there is an MSI capability if and only if MSI has vectors" },
-      0,
-      pci_msi_capability },
-    { { "pci-msi-messages", "VU-PCI-9", "MSI is capable of as many messages as it has vectors" }, 0, pci_msi_messages },
     { { "pci-pin", "VU-PCI-10", "there is an interrupt pin if and only if there is INTx" }, 0, pci_pin },
     { { "pci-command-keeps", "VU-PCI-15", "COMMAND keeps the bits that the device has" }, 0, pci_command_keeps },
     { { "pci-command-low", "VU-PCI-15", "COMMAND's lower half can be written alone" }, 0, pci_command_low },

@@ -90,6 +90,30 @@ static void pci_intx_disable_high(struct judge *j)
     command(j, 7);
 }
 
+static void pci_intx_disable_unmask(struct judge *j)
+{
+    const int fd = intx(j);
+
+    device_raise(j, INTX, 0);
+    want_signal(j, fd, "INTx was raised");
+    command(j, 7 | INTX_OFF);
+    irqs_do(j, UNMASK, INTX, 0, 1);
+    want_none(j, fd, "INTx was unmasked with Interrupt Disable set, and its cause was not cleared");
+    device_lower(j, INTX, 0);
+    command(j, 7);
+}
+
+static void pci_intx_without_master(struct judge *j)
+{
+    const int fd = intx(j);
+
+    command(j, 7 & ~MASTER);
+    device_raise(j, INTX, 0);
+    want_one(j, fd, "INTx was raised with bus mastering off");
+    device_lower(j, INTX, 0);
+    command(j, 7);
+}
+
 static void pci_intx_enable(struct judge *j)
 {
     const int fd = intx(j);
@@ -303,6 +327,20 @@ static void pci_msix_vector(struct judge *j)
     device_lower(j, MSIX, 0);
 }
 
+static void pci_msix_both(struct judge *j)
+{
+    const struct msix m = msix(j);
+
+    mask_vector(j, &m, 0, true);
+    mask_function(j, &m, true);
+    device_raise(j, MSIX, 0);
+    mask_function(j, &m, false);
+    want_none(j, m.fds[0], "MSI-X's function mask was cleared while vector 0, which is due, is masked in the table");
+    mask_vector(j, &m, 0, false);
+    want_one(j, m.fds[0], "vector 0 was unmasked in the table, after MSI-X's function mask");
+    device_lower(j, MSIX, 0);
+}
+
 static void pci_msix_others(struct judge *j)
 {
     const struct msix m = msix(j);
@@ -356,6 +394,12 @@ const struct check server_pci_interrupts_checks[] = {
     { { "pci-intx-disable-high", "VU-PCI-12", "a write of 1 byte to the upper half of COMMAND disables INTx" },
       NEED_INTERRUPT,
       pci_intx_disable_high },
+    { { "pci-intx-disable-unmask", "VU-PCI-12", "an unmask does not signal INTx with Interrupt Disable set" },
+      NEED_INTERRUPT,
+      pci_intx_disable_unmask },
+    { { "pci-intx-without-master", "VU-SET-5", "INTx is signalled with bus mastering off" },
+      NEED_INTERRUPT,
+      pci_intx_without_master },
     { { "pci-intx-enable", "VU-PCI-19", "INTx whose cause holds is signalled when Interrupt Disable is cleared" },
       NEED_INTERRUPT,
       pci_intx_enable },
@@ -385,6 +429,9 @@ const struct check server_pci_interrupts_checks[] = {
     { { "pci-msix-vector", "VU-PCI-14", "a vector's mask in the table holds its message back until it is cleared" },
       NEED_INTERRUPT,
       pci_msix_vector },
+    { { "pci-msix-both", "VU-PCI-14", "a vector's mask holds its message back after the function mask is cleared" },
+      NEED_INTERRUPT,
+      pci_msix_both },
     { { "pci-msix-others", "VU-PCI-14", "a vector's mask in the table concerns no other" },
       NEED_INTERRUPT,
       pci_msix_others },

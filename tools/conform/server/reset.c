@@ -139,6 +139,31 @@ static void reset_register(struct judge *j)
          (unsigned long long)e->scratch.offset, e->scratch.bar, (unsigned long long)after, (unsigned long long)before);
 }
 
+/* QEMU keeps the table to itself, so a server need not have one that can be accessed. */
+static void reset_msix_table(struct judge *j)
+{
+    static const uint32_t entry[4] = { 0xfee00000, 0x12345678, 0x4041, 0 };
+    const uint32_t at = config_capability(j, CAP_MSIX), where = at != 0 ? config_read(j, at + 4, 4) : 0;
+    const struct ob_raw_region request = { .offset = where & ~7u, .region = where & 7, .count = 4 };
+    uint32_t before[4];
+
+    if (at == 0 || call(j, OB_RAW_REGION_READ, &request, sizeof(request), NULL, 0, NULL) != 0)
+        judge_skip(j, "there is no MSI-X table that can be read");
+    device_on(j, false);
+    for (unsigned i = 0; i < 4; i++) {
+        before[i] = (uint32_t)bar_read(j, request.region, request.offset + 4 * i, 4);
+        bar_write(j, request.region, request.offset + 4 * i, 4, entry[i]);
+    }
+    device_on(j, false);
+    for (unsigned i = 0; i < 4; i++) {
+        const uint32_t after = (uint32_t)bar_read(j, request.region, request.offset + 4 * i, 4);
+
+        want(j, after == before[i],
+             "word %u of the first entry of MSI-X's table is %#x after a reset, and was %#x after the first", i, after,
+             before[i]);
+    }
+}
+
 /* A cause that was not cleared is gone. */
 static void reset_intx(struct judge *j)
 {
@@ -333,6 +358,9 @@ const struct check server_reset_checks[] = {
     { { "reset-msi", "VU-PCI-17", "MSI is disabled after a reset" }, NEED_RESET, reset_msi },
     { { "reset-msix", "VU-PCI-17", "MSI-X is disabled after a reset" }, NEED_RESET, reset_msix },
     { { "reset-register", "VU-RESET-3", "a register has its first value after a reset" }, NEED_RESET, reset_register },
+    { { "reset-msix-table", "VU-RESET-3", "the MSI-X table is as after the first reset" },
+      NEED_RESET | NEED_MSIX,
+      reset_msix_table },
     { { "reset-intx", "VU-RESET-3", "a cause of INTx is gone after a reset" },
       NEED_RESET | NEED_INTERRUPT,
       reset_intx },

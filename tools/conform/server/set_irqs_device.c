@@ -266,6 +266,20 @@ static void set_unmask_eventfd(struct judge *j)
     device_lower(j, INTX, 0);
 }
 
+static void set_unmask_taken_away(struct judge *j)
+{
+    const int fd = intx(j), unmask = mask_eventfd(j, UNMASK);
+
+    irqs_done(j, &(struct irq_set){ .flags = EVENTFD | UNMASK, .index = INTX, .count = 1 });
+    device_raise(j, INTX, 0);
+    want_signal(j, fd, "INTx was raised");
+    write_event(j, unmask);
+    want_none(j, fd, "the eventfd for UNMASK was taken away and written");
+    irqs_do(j, UNMASK, INTX, 0, 1);
+    want_signal(j, fd, "INTx was unmasked by a message after the eventfd for UNMASK was taken away");
+    device_lower(j, INTX, 0);
+}
+
 static void set_mask_eventfd(struct judge *j)
 {
     const int fd = intx(j), mask = mask_eventfd(j, MASK);
@@ -347,6 +361,9 @@ const struct check server_set_irqs_device_checks[] = {
     { { "set-unmask-eventfd", "VU-SET-16", "the client unmasks INTx by writing an eventfd" },
       NEED_INTERRUPT,
       set_unmask_eventfd },
+    { { "set-unmask-taken-away", "VU-SET-6", "an eventfd for UNMASK that was taken away does nothing" },
+      NEED_INTERRUPT,
+      set_unmask_taken_away },
     { { "set-mask-eventfd", "VU-SET-16", "the client masks INTx by writing an eventfd" },
       NEED_INTERRUPT,
       set_mask_eventfd },

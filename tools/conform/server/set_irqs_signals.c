@@ -205,7 +205,7 @@ static void set_disable_others(struct judge *j)
 static void set_again_and_again(struct judge *j)
 {
     const uint32_t index = irqs_any(j), n = irqs_vectors(j, index);
-    const uint32_t most = n < j->facts.max_msg_fds ? n : j->facts.max_msg_fds;
+    const uint32_t most = n < irqs_at_once(j) ? n : irqs_at_once(j);
     const int *fds = irqs_eventfds(j, n);
 
     irqs_on(j, index);
@@ -299,7 +299,7 @@ static void set_one_by_one(struct judge *j)
 
 static void set_pieces(struct judge *j)
 {
-    const uint32_t index = irqs_growing(j), n = irqs_vectors(j, index), most = j->facts.max_msg_fds;
+    const uint32_t index = irqs_growing(j), n = irqs_vectors(j, index), most = irqs_at_once(j);
     const int *fds = irqs_eventfds(j, n);
     unsigned done = 0;
 
@@ -375,6 +375,24 @@ static void set_socket_closed(struct judge *j)
     judge_pair(j, &mine, &theirs);
     judge_give(j, mine);
     harmless(j, theirs, "a socket whose other end is closed was given as an eventfd and triggered");
+}
+
+/* The server reads eventfds for UNMASK, so it must not read other files, nor wait for them. */
+static void set_unmask_not_eventfd(struct judge *j)
+{
+    int mine, theirs;
+
+    judge_pair(j, &mine, &theirs);
+    judge_give(j, mine);
+
+    const int fds[] = { judge_memfd(j, 4096), judge_file(j, "/dev/null"), judge_file(j, "/"), theirs };
+
+    for (size_t i = 0; i < sizeof(fds) / sizeof(*fds); i++) {
+        const struct irq_set set = { EVENTFD | UNMASK, INTX, 0, 1, .fds = &fds[i], .nfds = 1 };
+
+        irqs_set(j, &set);
+        want_alive(j, "a descriptor that is no eventfd was given for UNMASK");
+    }
 }
 
 /* An eventfd that a write blocks on: its counter is at its largest, and it is not in non-blocking mode. */
@@ -468,6 +486,9 @@ const struct check server_set_irqs_signals_checks[] = {
         "a socket on which a write raises SIGPIPE, given as an eventfd, does no harm" },
       NEED_IRQ,
       set_socket_closed },
+    { { "set-unmask-not-eventfd", "VU-SET-23", "files and sockets given as eventfds for UNMASK do no harm" },
+      NEED_INTX,
+      set_unmask_not_eventfd },
     { { "set-full", "VU-SET-24", "triggering a full eventfd does not block the server" }, NEED_IRQ, set_full },
     { { "set-full-device", "VU-SET-24", "a device's interrupt to a full eventfd does not block the server" },
       NEED_INTERRUPT,
