@@ -41,7 +41,7 @@ int target_command(struct target *target, const char *command)
     unsigned n = 0;
     char *save, *path;
 
-    *target = (struct target){ .pid = -1 };
+    *target = (struct target){ .program = command, .pid = -1 };
     target->command = calloc(MAX_WORDS + 2, sizeof(char *));
     target->word = strdup(command);
     if (target->command == NULL || target->word == NULL ||
@@ -71,6 +71,14 @@ int target_command(struct target *target, const char *command)
         return -ENOMEM;
     }
     return 0;
+}
+
+int target_again(struct target *again, const struct target *target)
+{
+    int err = target_command(again, target->program);
+
+    again->once = target->once;
+    return err;
 }
 
 int target_start(struct target *target)

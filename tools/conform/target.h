@@ -8,7 +8,8 @@
 struct target {
     bool once;           /* the program serves one client and ends: it is started for each connection */
     const char *path;    /* of the socket */
-    char **command;      /* NULL: not ours to start */
+    const char *program; /* as given; NULL: not ours to start */
+    char **command;      /* its words */
     char *folder, *word; /* private to target.c */
     pid_t pid;           /* -1: none runs */
     bool served;         /* a client has connected */
@@ -21,6 +22,8 @@ void target_socket(struct target *target, const char *path);
 /* A program: its words, separated by blanks; "{socket}" is replaced by the socket's path, and if it is nowhere,
  * "--socket-path=PATH" is added. 0 or -errno. */
 int target_command(struct target *target, const char *command);
+/* The same program once more, at a socket of its own. 0 or -errno. */
+int target_again(struct target *again, const struct target *target);
 /* Starts it if it is not running. Logs; 0 or -errno. */
 int target_start(struct target *target);
 /* Whether it has ended by itself since it was started. */
