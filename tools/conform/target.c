@@ -166,14 +166,20 @@ int target_connect(struct target *target, int timeout_ms)
     }
 }
 
+void target_stop(struct target *target)
+{
+    if (target->pid <= 0)
+        return;
+    kill(target->pid, SIGTERM);
+    if (wait_end(target, 5000) != 0)
+        kill(target->pid, SIGKILL);
+    waitpid(target->pid, &target->status, 0);
+    target->pid = -1;
+}
+
 void target_free(struct target *target)
 {
-    if (target->pid > 0) {
-        kill(target->pid, SIGTERM);
-        if (wait_end(target, 5000) != 0)
-            kill(target->pid, SIGKILL);
-        waitpid(target->pid, &target->status, 0);
-    }
+    target_stop(target);
     if (target->command != NULL) {
         if (target->path != NULL)
             unlink(target->path);

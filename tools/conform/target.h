@@ -31,6 +31,8 @@ bool target_died(struct target *target);
 /* A connected socket, or -errno. Starts the program if it is not running. Waits up to timeout_ms while nobody listens
  * yet, or the server is busy. */
 int target_connect(struct target *target, int timeout_ms);
+/* Ends the program; target_connect() starts it again. Nothing for a server that is not ours. */
+void target_stop(struct target *target);
 void target_free(struct target *target);
 
 #endif

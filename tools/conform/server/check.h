@@ -188,6 +188,7 @@ void want_hangup(struct judge *j, int fd, const char *what);
 /* --- The server's process, with NEED_SPAWN ------------------------------------------------------------------------ */
 
 long server_memory(struct judge *j); /* KiB that it has written to */
+void judge_restart(struct judge *j); /* ends it, and connects to a new one */
 
 /* --- Things that checks do often ---------------------------------------------------------------------------------- */
 

@@ -3,10 +3,18 @@
 #include "check.h"
 
 /* clang-format off: a line for each area. */
-#define TABLES(X) \
-    X(header)     \
-    X(info)       \
-    X(map)
+#define TABLES(X)       \
+    X(header)           \
+    X(info)             \
+    X(map)              \
+    X(feature)          \
+    X(migration)        \
+    X(migration_arcs)   \
+    X(migration_ends)   \
+    X(migration_still)  \
+    X(migration_stream) \
+    X(mig_data)         \
+    X(mig_data_hostile)
 /* clang-format on */
 
 #define X(area) extern const struct check server_##area##_checks[];

@@ -256,6 +256,13 @@ void judge_reconnect(struct judge *j)
     want_ok(j, judge_version(j, 0, 0, judge_capabilities, NULL), "VERSION");
 }
 
+void judge_restart(struct judge *j)
+{
+    ob_raw_close(&j->raw);
+    target_stop(j->target);
+    judge_reconnect(j);
+}
+
 /* A queue that is empty ends in the structure itself. */
 static void move(struct ob_raw *to, const struct ob_raw *from)
 {

@@ -1,0 +1,371 @@
+/* migrate.c: features, states, streams and images; see migrate.h. */
+#include "migrate.h"
+
+/* Streams that are larger are not held by the judge. */
+#define MOST (64u << 20)
+/* Pieces of an odd size are tried so often: there may be a lot of memory behind. */
+#define ODD_PIECES 64u
+/* That servers take what they announce is for other checks to say (VU-VER-24). */
+#define LARGE_PIECE (64u << 10)
+/* As much is marked and looked at, at both ends of a region's memory. */
+#define WINDOW 4096u
+
+int feature(struct judge *j, uint32_t flags, uint32_t argsz, const void *data, size_t size,
+            struct ob_raw_message **reply)
+{
+    const uint32_t head[2] = { argsz, flags };
+    uint8_t *payload = judge_alloc(j, sizeof(head) + size);
+
+    memcpy(payload, head, sizeof(head));
+    if (size > 0)
+        memcpy(payload + sizeof(head), data, size);
+    return call(j, OB_RAW_FEATURE, payload, sizeof(head) + size, NULL, 0, reply);
+}
+
+/* --- States ------------------------------------------------------------------------------------------------------ */
+
+const char *state_name(uint32_t state)
+{
+    static const char *const names[STATES] = { "ERROR",    "STOP",        "RUNNING",  "STOP_COPY",
+                                               "RESUMING", "RUNNING_P2P", "PRE_COPY", "PRE_COPY_P2P" };
+
+    return state < STATES ? names[state] : "no state";
+}
+
+uint32_t state_get(struct judge *j)
+{
+    struct ob_raw_message *m;
+
+    want_ok(j, feature(j, FEATURE_GET | DEVICE_STATE, 16, NULL, 0, &m), "GET of MIG_DEVICE_STATE");
+    return field32(j, m, 8);
+}
+
+int state_set(struct judge *j, uint32_t state)
+{
+    const uint32_t data[2] = { state, UINT32_MAX };
+
+    return feature(j, FEATURE_SET | DEVICE_STATE, 16, data, sizeof(data), NULL);
+}
+
+void want_state(struct judge *j, uint32_t state, const char *when)
+{
+    const uint32_t is = state_get(j);
+
+    want(j, is == state, "%s the state is %u (%s), wanted %u (%s)", when, is, state_name(is), state, state_name(state));
+}
+
+void state_go(struct judge *j, uint32_t state)
+{
+    char what[64];
+
+    snprintf(what, sizeof(what), "setting the state to %s", state_name(state));
+    want_ok(j, state_set(j, state), what);
+    snprintf(what, sizeof(what), "after setting it to %s", state_name(state));
+    want_state(j, state, what);
+}
+
+/* --- Streams ----------------------------------------------------------------------------------------------------- */
+
+uint32_t stream_piece(struct judge *j)
+{
+    return j->facts.max_data < LARGE_PIECE ? j->facts.max_data : LARGE_PIECE;
+}
+
+int data_read(struct judge *j, uint32_t size, uint8_t **bytes, uint32_t *count)
+{
+    const struct ob_raw_mig_data ask = { sizeof(ask) + size, size };
+    struct ob_raw_message *m;
+    int r = call(j, OB_RAW_MIG_READ, &ask, sizeof(ask), NULL, 0, &m);
+
+    if (r != 0)
+        return r;
+    *count = field32(j, m, 4);
+    want(j, *count <= size && m->size >= sizeof(ask) + *count,
+         "MIG_DATA_READ of %u bytes: a payload of %u that counts %u", size, m->size, *count);
+    *bytes = m->payload + sizeof(ask);
+    return 0;
+}
+
+int data_write(struct judge *j, const uint8_t *bytes, uint32_t size)
+{
+    const struct ob_raw_mig_data head = { sizeof(head) + size, size };
+    uint8_t *payload = judge_alloc(j, sizeof(head) + size);
+
+    memcpy(payload, &head, sizeof(head));
+    if (size > 0)
+        memcpy(payload + sizeof(head), bytes, size);
+    return call(j, OB_RAW_MIG_WRITE, payload, sizeof(head) + size, NULL, 0, NULL);
+}
+
+static void append(struct judge *j, struct stream *stream, const uint8_t *bytes, uint32_t count)
+{
+    /* Room doubles, so the size tells how much there is. */
+    const size_t have = stream->size, need = have + count;
+    size_t room = have > 0 ? 64 : 0;
+
+    while (room < have)
+        room *= 2;
+    if (need > room) {
+        uint8_t *more;
+
+        for (room = 64; room < need;)
+            room *= 2;
+        more = judge_alloc(j, room);
+        if (have > 0)
+            memcpy(more, stream->bytes, have);
+        stream->bytes = more;
+    }
+    if (count > 0)
+        memcpy(stream->bytes + have, bytes, count);
+    stream->size = need;
+}
+
+/* Whether all came that was asked for. */
+static bool read_piece(struct judge *j, uint32_t size, struct stream *stream)
+{
+    uint8_t *bytes;
+    uint32_t count;
+
+    want_ok(j, data_read(j, size, &bytes, &count), "MIG_DATA_READ");
+    append(j, stream, bytes, count);
+    if (stream->size > MOST)
+        judge_skip(j, "the device's stream is larger than %u MiB", MOST >> 20);
+    return count == size;
+}
+
+void stream_read_some(struct judge *j, size_t most, struct stream *stream)
+{
+    const uint32_t largest = stream_piece(j);
+    uint32_t size;
+
+    for (; most > 0; most -= size) {
+        size = most < largest ? (uint32_t)most : largest;
+        if (!read_piece(j, size, stream))
+            return;
+    }
+}
+
+void stream_read(struct judge *j, uint32_t piece, struct stream *stream)
+{
+    const uint32_t largest = stream_piece(j);
+
+    for (unsigned turn = 0; read_piece(j, turn < ODD_PIECES && piece < largest ? piece : largest, stream); turn++)
+        ;
+}
+
+int stream_write(struct judge *j, uint32_t piece, const struct stream *stream)
+{
+    const uint32_t largest = stream_piece(j);
+    unsigned turn = 0;
+
+    for (size_t at = 0; at < stream->size;) {
+        uint32_t size = turn++ < ODD_PIECES && piece < largest ? piece : largest;
+        int r;
+
+        if (size > stream->size - at)
+            size = (uint32_t)(stream->size - at);
+        r = data_write(j, stream->bytes + at, size);
+        if (r != 0)
+            return r;
+        at += size;
+    }
+    return 0;
+}
+
+struct stream stream_save(struct judge *j)
+{
+    struct stream stream = { NULL, 0 };
+
+    state_go(j, STOP);
+    state_go(j, STOP_COPY);
+    stream_read(j, UINT32_MAX, &stream);
+    state_go(j, STOP);
+    return stream;
+}
+
+void stream_load(struct judge *j, const struct stream *stream)
+{
+    state_go(j, RESUMING);
+    want_ok(j, stream_write(j, UINT32_MAX, stream), "MIG_DATA_WRITE of the device's own stream");
+}
+
+struct stream stream_head(const struct stream *stream, size_t size)
+{
+    return (struct stream){ stream->bytes, size < stream->size ? size : stream->size };
+}
+
+bool stream_same(const struct stream *a, const struct stream *b)
+{
+    return a->size == b->size && (a->size == 0 || memcmp(a->bytes, b->bytes, a->size) == 0);
+}
+
+/* --- Images ------------------------------------------------------------------------------------------------------ */
+
+/* The nth window into memory that clients map: false: there are no more. */
+static bool window(struct judge *j, unsigned n, struct ob_raw_region *access)
+{
+    for (uint32_t i = 0; i < j->facts.regions && i < MAX_REGIONS; i++) {
+        const struct region_facts *r = &j->facts.region[i];
+        const uint32_t all = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE | VFIO_REGION_INFO_FLAG_MMAP;
+        const uint64_t size = r->area_size < WINDOW ? r->area_size : WINDOW;
+
+        if ((r->flags & all) != all || size == 0)
+            continue;
+        *access = (struct ob_raw_region){ .offset = r->area_offset, .region = i, .count = (uint32_t)size };
+        if (n-- == 0)
+            return true;
+        if (r->area_size < 2 * WINDOW)
+            continue;
+        access->offset += r->area_size - WINDOW;
+        if (n-- == 0)
+            return true;
+    }
+    return false;
+}
+
+static void window_write(struct judge *j, const struct ob_raw_region *access, const uint8_t *bytes)
+{
+    uint8_t *payload = judge_alloc(j, sizeof(*access) + access->count);
+
+    memcpy(payload, access, sizeof(*access));
+    memcpy(payload + sizeof(*access), bytes, access->count);
+    want_ok(j, call(j, OB_RAW_REGION_WRITE, payload, sizeof(*access) + access->count, NULL, 0, NULL),
+            "writing memory that can be mapped");
+}
+
+static const uint8_t *region_read(struct judge *j, const struct ob_raw_region *access)
+{
+    struct ob_raw_message *m;
+
+    want_ok(j, call(j, OB_RAW_REGION_READ, access, sizeof(*access), NULL, 0, &m), "REGION_READ");
+    want(j, m->size == sizeof(*access) + access->count, "REGION_READ of %u bytes: a payload of %u", access->count,
+         m->size);
+    return m->payload + sizeof(*access);
+}
+
+static void mark_config(struct judge *j, uint8_t seed)
+{
+    const uint32_t msi = config_capability(j, 0x05), msix = config_capability(j, 0x11);
+
+    config_write(j, 0x04, 2, seed & 1 ? 0x0406 : 0x0007);
+    config_write(j, 0x3c, 1, seed);
+    for (uint32_t bar = 0; bar < 6; bar++)
+        config_write(j, 0x10 + 4 * bar, 4, (uint32_t)seed << 24 | bar << 20);
+    if (msi != 0)
+        config_write(j, msi + 4, 4, 0xfee00000 | (uint32_t)seed << 12);
+    if (msix != 0) /* enabled, with its function mask, or not */
+        config_write(j, msix + 2, 2, seed & 1 ? 0xc000 : 0);
+}
+
+void image_mark(struct judge *j, uint8_t seed)
+{
+    struct ob_raw_region access;
+    uint8_t bytes[WINDOW];
+
+    mark_config(j, seed);
+    for (unsigned n = 0; window(j, n, &access); n++) {
+        for (uint32_t i = 0; i < access.count; i++)
+            bytes[i] = (uint8_t)(seed * (n + 1) + i + i / 256);
+        window_write(j, &access, bytes);
+    }
+    if (j->facts.exerciser != NULL)
+        j->facts.exerciser->mark(j, seed);
+}
+
+struct image image_take(struct judge *j)
+{
+    const struct ob_raw_region config = { .region = VFIO_PCI_CONFIG_REGION_INDEX,
+                                          .count = j->facts.has & NEED_EXPRESS ? 4096 : 256 };
+    struct image image = { .config = judge_alloc(j, config.count), .config_size = config.count };
+    struct ob_raw_region access;
+
+    memcpy(image.config, region_read(j, &config), config.count);
+    for (unsigned n = 0; window(j, n, &access); n++)
+        image.memory_size += access.count;
+    image.memory = judge_alloc(j, image.memory_size);
+    image.memory_size = 0;
+    for (unsigned n = 0; window(j, n, &access); n++) {
+        memcpy(image.memory + image.memory_size, region_read(j, &access), access.count);
+        image.memory_size += access.count;
+    }
+    image.registers = judge_alloc(j, EXERCISER_REGISTERS);
+    if (j->facts.exerciser != NULL)
+        image.registers_size = j->facts.exerciser->registers(j, image.registers);
+    return image;
+}
+
+static void want_bytes(struct judge *j, const char *what, const char *when, const uint8_t *is, const uint8_t *wanted,
+                       size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        want(j, is[i] == wanted[i], "%s: byte %zu of %s is %#04x, wanted %#04x", when, i, what, is[i], wanted[i]);
+}
+
+void want_image(struct judge *j, const struct image *wanted, const char *when)
+{
+    const struct image is = image_take(j);
+
+    want_bytes(j, "configuration space", when, is.config, wanted->config, wanted->config_size);
+    want_bytes(j, "the memory of BARs", when, is.memory, wanted->memory, wanted->memory_size);
+    want_bytes(j, "the registers", when, is.registers, wanted->registers, wanted->registers_size);
+}
+
+void want_registers(struct judge *j, const struct image *wanted, const char *when)
+{
+    struct image part = *wanted;
+
+    part.memory_size = 0;
+    want_image(j, &part, when);
+}
+
+bool device_rescue(struct judge *j)
+{
+    const uint32_t state = state_get(j);
+
+    if (state == STOP || state == STOP_COPY) /* where some servers refuse a reset */
+        (void)state_set(j, RUNNING);
+    reset(j);
+    return state_get(j) == RUNNING || (state_set(j, RUNNING) == 0 && state_get(j) == RUNNING);
+}
+
+struct image device_begin(struct judge *j)
+{
+    /* The last client may have left it in STOP (VU-MIG-38), or the last check failed. */
+    if (!device_rescue(j)) {
+        if (!(j->facts.has & NEED_SPAWN))
+            judge_skip(j, "the device was left in %s, and nothing leads from there to RUNNING",
+                       state_name(state_get(j)));
+        judge_restart(j);
+    }
+    device_on(j, true);
+    return image_take(j);
+}
+
+/* What mark_config() wrote, for devices that cannot be reset. */
+static void restore_config(struct judge *j, const uint8_t *found)
+{
+    const uint32_t msi = config_capability(j, 0x05), msix = config_capability(j, 0x11);
+    const uint32_t fields[][2] = { { 0x3c, 1 }, { 0x10, 4 }, { 0x14, 4 },    { 0x18, 4 },     { 0x1c, 4 },
+                                   { 0x20, 4 }, { 0x24, 4 }, { msi + 4, 4 }, { msix + 2, 2 }, { 0x04, 2 } };
+
+    for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++) {
+        uint32_t value = 0;
+
+        if (fields[i][0] < 0x10 && fields[i][0] != 0x04)
+            continue; /* there is no such capability */
+        memcpy(&value, found + fields[i][0], fields[i][1]);
+        config_write(j, fields[i][0], fields[i][1], value);
+    }
+}
+
+void device_end(struct judge *j, const struct image *found)
+{
+    const uint8_t *bytes = found->memory;
+    struct ob_raw_region access;
+
+    state_go(j, RUNNING);
+    for (unsigned n = 0; window(j, n, &access); bytes += access.count, n++)
+        window_write(j, &access, bytes);
+    restore_config(j, found->config);
+    reset(j);
+}
