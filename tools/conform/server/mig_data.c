@@ -1,5 +1,5 @@
-/* mig_data.c: VU-DATA: MIG_DATA_READ and MIG_DATA_WRITE: in pieces of any size, in the wrong states, with sizes that lie.
- * What streams of any content do is in mig_data_hostile.c. */
+/* mig_data.c: VU-DATA: MIG_DATA_READ and MIG_DATA_WRITE: in pieces of any size, in the wrong states, with sizes that
+ * lie. What streams of any content do is in mig_data_hostile.c. */
 #include "migrate.h"
 
 #define N(array) (sizeof(array) / sizeof(*(array)))
@@ -288,8 +288,9 @@ static void check_argsz(struct judge *j)
 
 static void check_argsz_wrap(struct judge *j)
 {
-    static const uint32_t asks[][2] = { { 0, 0xfffffff8 },          { 7, UINT32_MAX },     { 8, 0xfffffff8 },
-                                        { 4096, UINT32_MAX - 1000 }, { UINT32_MAX, UINT32_MAX } };
+    static const uint32_t asks[][2] = {
+        { 0, 0xfffffff8 }, { 7, UINT32_MAX }, { 8, 0xfffffff8 }, { 4096, UINT32_MAX - 1000 }, { UINT32_MAX, UINT32_MAX }
+    };
     const struct image found = enter_stop_copy(j);
 
     for (size_t i = 0; i < N(asks); i++) {
@@ -474,39 +475,48 @@ const struct check server_mig_data_checks[] = {
     { { "mig-data-read-stop", "VU-DATA-4", "MIG_DATA_READ in STOP is refused" }, M, check_read_stop },
     { { "mig-data-read-resuming", "VU-DATA-4", "MIG_DATA_READ in RESUMING is refused" }, M, check_read_resuming },
     { { "mig-data-after-end", "VU-DATA-5", "reads after the end return nothing, again and again" },
-      M, check_after_end },
+      M,
+      check_after_end },
     { { "mig-data-cut-small", "VU-DATA-6", "small pieces give the same stream" }, M, check_cut_small },
     { { "mig-data-cut-large", "VU-DATA-6", "large pieces give the same stream" }, M, check_cut_large },
     { { "mig-data-cut-mixed", "VU-DATA-6", "pieces of many sizes give the same stream" }, M, check_cut_mixed },
     { { "mig-data-argsz", "VU-DATA-7", "a read whose argsz has no room fails with EINVAL" }, M, check_argsz },
-    { { "mig-data-argsz-wrap", "VU-DATA-7", "a read whose size wraps around fails with EINVAL" },
-      M, check_argsz_wrap },
+    { { "mig-data-argsz-wrap", "VU-DATA-7", "a read whose size wraps around fails with EINVAL" }, M, check_argsz_wrap },
     { { "mig-data-above-max", "VU-DATA-7", "a read above max_data_xfer_size fails with EINVAL" }, M, check_above_max },
     { { "mig-data-refused-keeps", "VU-DATA-7", "reads that are refused take nothing from the stream" },
-      M, check_refused_keeps },
-    { { "mig-data-no-padding", "VU-DATA-8", "a reply has no bytes behind those that it counts" },
-      M, check_no_padding },
+      M,
+      check_refused_keeps },
+    { { "mig-data-no-padding", "VU-DATA-8", "a reply has no bytes behind those that it counts" }, M, check_no_padding },
     { { "mig-data-truncated-read", "VU-HDR-19", "every truncation of MIG_DATA_READ fails with EINVAL" },
-      M, check_truncated_read },
+      M,
+      check_truncated_read },
     { { "mig-data-write-reply", "VU-DATA-10", "the reply to MIG_DATA_WRITE has no payload" }, M, check_write_reply },
     { { "mig-data-write-running", "VU-DATA-11", "MIG_DATA_WRITE in RUNNING is refused" }, M, check_write_running },
     { { "mig-data-write-stop", "VU-DATA-11", "MIG_DATA_WRITE in STOP is refused" }, M, check_write_stop },
     { { "mig-data-write-stop-copy", "VU-DATA-11", "MIG_DATA_WRITE in STOP_COPY is refused" },
-      M, check_write_stop_copy },
+      M,
+      check_write_stop_copy },
     { { "mig-data-write-pre-copy", "VU-DATA-11", "MIG_DATA_WRITE in PRE_COPY is refused" },
-      M | NEED_PRE_COPY, check_write_pre_copy },
+      M | NEED_PRE_COPY,
+      check_write_pre_copy },
     { { "mig-data-size-more", "VU-DATA-12", "a size larger than the data fails with EINVAL, and takes nothing" },
-      M, check_size_more },
+      M,
+      check_size_more },
     { { "mig-data-size-less", "VU-DATA-12", "a size smaller than the data fails with EINVAL, and takes nothing" },
-      M, check_size_less },
+      M,
+      check_size_less },
     { { "mig-data-size-wrap", "VU-DATA-12", "a size that wraps around fails with EINVAL, and takes nothing" },
-      M, check_size_wrap },
+      M,
+      check_size_wrap },
     { { "mig-data-truncated-write", "VU-HDR-19", "every truncation of MIG_DATA_WRITE fails with EINVAL" },
-      M, check_truncated_write },
+      M,
+      check_truncated_write },
     { { "mig-data-write-cut-small", "VU-DATA-13", "a stream can be written in small pieces" },
-      M, check_write_cut_small },
+      M,
+      check_write_cut_small },
     { { "mig-data-write-cut-large", "VU-DATA-13", "a stream can be written in large pieces" },
-      M, check_write_cut_large },
+      M,
+      check_write_cut_large },
     { { NULL, NULL, NULL }, 0, NULL },
 };
 /* clang-format on */

@@ -230,7 +230,9 @@ static void check_endless_behind(struct judge *j)
 /* clang-format off: a line or two for each check. */
 #define M (NEED_MIGRATION | NEED_RESET)
 const struct check server_mig_data_hostile_checks[] = {
-    { { "mig-data-damaged-start", "VU-DATA-14", "a stream damaged at its start does no harm" }, M, check_damaged_start },
+    { { "mig-data-damaged-start", "VU-DATA-14", "a stream damaged at its start does no harm" },
+      M,
+      check_damaged_start },
     { { "mig-data-damaged", "VU-DATA-14", "a stream damaged anywhere does no harm" }, M, check_damaged_anywhere },
     { { "mig-data-ones", "VU-DATA-14", "a stream whose first numbers are the largest does no harm" }, M, check_ones },
     { { "mig-data-swapped", "VU-DATA-14", "a stream whose halves are swapped does no harm" }, M, check_halves_swapped },
@@ -242,7 +244,8 @@ const struct check server_mig_data_hostile_checks[] = {
     { { "mig-data-twice", "VU-DATA-14", "a stream sent twice does no harm" }, M, check_twice },
     { { "mig-data-endless", "VU-DATA-14", "64 MiB of nothing take no memory" }, M | NEED_SPAWN, check_endless },
     { { "mig-data-endless-behind", "VU-DATA-14", "64 MiB behind a stream take no memory" },
-      M | NEED_SPAWN, check_endless_behind },
+      M | NEED_SPAWN,
+      check_endless_behind },
     { { NULL, NULL, NULL }, 0, NULL },
 };
 /* clang-format on */

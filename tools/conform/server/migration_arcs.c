@@ -2,8 +2,8 @@
 #include "migrate.h"
 
 /* How a transition is tried. The device was marked, and its state went as far as `from`; read and written is what has
- * come of the stream meanwhile. In the end the device, back in RUNNING, has to look as it was marked: it stood still, or
- * ran on, or was loaded with a stream that says so. */
+ * come of the stream meanwhile. In the end the device, back in RUNNING, has to look as it was marked: it stood still,
+ * or ran on, or was loaded with a stream that says so. */
 struct trial {
     struct image found, marked;
     struct stream own;  /* of the marked device, for RESUMING */
@@ -84,7 +84,8 @@ static void back(struct judge *j, uint32_t state, struct trial *trial)
     }
     if (is_saving(state) || state == RESUMING)
         state_go(j, STOP);
-    state_go(j, RUNNING);
+    if (state != RUNNING)
+        state_go(j, RUNNING);
     want_image(j, &trial->marked, "back in RUNNING");
     device_end(j, &trial->found);
 }
@@ -133,33 +134,33 @@ static void same(struct judge *j, uint32_t state)
 
 /* Clause, from, to, name, title. */
 /* clang-format off: tables. */
-#define TAKEN(X)                                                                                                 \
-    X(9, RUNNING, STOP, "running-to-stop", "RUNNING to STOP")                                                    \
-    X(10, STOP, RUNNING, "stop-to-running", "STOP to RUNNING, where the device is as it was")                    \
-    X(11, STOP, STOP_COPY, "stop-to-stop-copy", "STOP to STOP_COPY, where a stream is read")                     \
-    X(12, STOP_COPY, STOP, "stop-copy-to-stop", "STOP_COPY to STOP, where the stream is over")                   \
-    X(13, STOP, RESUMING, "stop-to-resuming", "STOP to RESUMING, where a stream is written")                     \
-    X(14, RESUMING, STOP, "resuming-to-stop", "RESUMING to STOP, where the stream is in force")                  \
-    X(15, RUNNING, PRE_COPY, "running-to-pre-copy", "RUNNING to PRE_COPY, where a stream is read")               \
-    X(16, PRE_COPY, RUNNING, "pre-copy-to-running", "PRE_COPY to RUNNING, where the stream is over")             \
-    X(17, PRE_COPY, STOP_COPY, "pre-copy-to-stop-copy", "PRE_COPY to STOP_COPY, where the stream goes on")       \
-    X(18, RUNNING, STOP_COPY, "running-to-stop-copy", "RUNNING to STOP_COPY, where a stream is read")            \
-    X(19, RUNNING, RESUMING, "running-to-resuming", "RUNNING to RESUMING, where a stream is written")            \
-    X(20, STOP, PRE_COPY, "stop-to-pre-copy", "STOP to PRE_COPY, where a stream is read")                        \
-    X(21, STOP_COPY, RUNNING, "stop-copy-to-running", "STOP_COPY to RUNNING, where the stream is over")          \
-    X(22, STOP_COPY, RESUMING, "stop-copy-to-resuming", "STOP_COPY to RESUMING, where a stream is written")      \
-    X(23, RESUMING, RUNNING, "resuming-to-running", "RESUMING to RUNNING, where the stream is in force")         \
-    X(24, RESUMING, STOP_COPY, "resuming-to-stop-copy", "RESUMING to STOP_COPY, where the new state is read")    \
-    X(25, RESUMING, PRE_COPY, "resuming-to-pre-copy", "RESUMING to PRE_COPY, where the new state is read")       \
-    X(26, PRE_COPY, STOP, "pre-copy-to-stop", "PRE_COPY to STOP, where the stream is over")                      \
+#define TAKEN(X)                                                                                              \
+    X(9, RUNNING, STOP, "running-to-stop", "RUNNING to STOP")                                                 \
+    X(10, STOP, RUNNING, "stop-to-running", "STOP to RUNNING, where the device is as it was")                 \
+    X(11, STOP, STOP_COPY, "stop-to-stop-copy", "STOP to STOP_COPY, where a stream is read")                  \
+    X(12, STOP_COPY, STOP, "stop-copy-to-stop", "STOP_COPY to STOP, where the stream is over")                \
+    X(13, STOP, RESUMING, "stop-to-resuming", "STOP to RESUMING, where a stream is written")                  \
+    X(14, RESUMING, STOP, "resuming-to-stop", "RESUMING to STOP, where the stream is in force")               \
+    X(15, RUNNING, PRE_COPY, "running-to-pre-copy", "RUNNING to PRE_COPY, where a stream is read")            \
+    X(16, PRE_COPY, RUNNING, "pre-copy-to-running", "PRE_COPY to RUNNING, where the stream is over")          \
+    X(17, PRE_COPY, STOP_COPY, "pre-copy-to-stop-copy", "PRE_COPY to STOP_COPY, where the stream goes on")    \
+    X(18, RUNNING, STOP_COPY, "running-to-stop-copy", "RUNNING to STOP_COPY, where a stream is read")         \
+    X(19, RUNNING, RESUMING, "running-to-resuming", "RUNNING to RESUMING, where a stream is written")         \
+    X(20, STOP, PRE_COPY, "stop-to-pre-copy", "STOP to PRE_COPY, where a stream is read")                     \
+    X(21, STOP_COPY, RUNNING, "stop-copy-to-running", "STOP_COPY to RUNNING, where the stream is over")       \
+    X(22, STOP_COPY, RESUMING, "stop-copy-to-resuming", "STOP_COPY to RESUMING, where a stream is written")   \
+    X(23, RESUMING, RUNNING, "resuming-to-running", "RESUMING to RUNNING, where the stream is in force")      \
+    X(24, RESUMING, STOP_COPY, "resuming-to-stop-copy", "RESUMING to STOP_COPY, where the new state is read") \
+    X(25, RESUMING, PRE_COPY, "resuming-to-pre-copy", "RESUMING to PRE_COPY, where the new state is read")    \
+    X(26, PRE_COPY, STOP, "pre-copy-to-stop", "PRE_COPY to STOP, where the stream is over")                   \
     X(27, PRE_COPY, RESUMING, "pre-copy-to-resuming", "PRE_COPY to RESUMING, where a stream is written")
 
-#define REFUSED(X)                                                                                               \
-    X(28, STOP_COPY, PRE_COPY, "stop-copy-to-pre-copy", "STOP_COPY to PRE_COPY is refused")                      \
-    X(29, RUNNING, ERROR, "running-to-error", "RUNNING to ERROR is refused")                                     \
-    X(29, STOP, ERROR, "stop-to-error", "STOP to ERROR is refused")                                              \
-    X(29, STOP_COPY, ERROR, "stop-copy-to-error", "STOP_COPY to ERROR is refused, and the stream goes on")       \
-    X(29, RESUMING, ERROR, "resuming-to-error", "RESUMING to ERROR is refused, and the stream goes on")          \
+#define REFUSED(X)                                                                                         \
+    X(28, STOP_COPY, PRE_COPY, "stop-copy-to-pre-copy", "STOP_COPY to PRE_COPY is refused")                \
+    X(29, RUNNING, ERROR, "running-to-error", "RUNNING to ERROR is refused")                               \
+    X(29, STOP, ERROR, "stop-to-error", "STOP to ERROR is refused")                                        \
+    X(29, STOP_COPY, ERROR, "stop-copy-to-error", "STOP_COPY to ERROR is refused, and the stream goes on") \
+    X(29, RESUMING, ERROR, "resuming-to-error", "RESUMING to ERROR is refused, and the stream goes on")    \
     X(29, PRE_COPY, ERROR, "pre-copy-to-error", "PRE_COPY to ERROR is refused, and the stream goes on")
 /* clang-format on */
 
@@ -177,10 +178,10 @@ TAKEN(FUNCTION)
     }
 REFUSED(FUNCTION)
 #undef FUNCTION
-#define FUNCTION(state)                              \
+#define FUNCTION(state)                                \
     static void check_##state##_again(struct judge *j) \
-    {                                                \
-        same(j, state);                              \
+    {                                                  \
+        same(j, state);                                \
     }
 FUNCTION(RUNNING)
 FUNCTION(STOP)
@@ -242,28 +243,33 @@ static void check_numbers(struct judge *j)
 
 /* clang-format off: a line or two for each check. */
 #define M NEED_MIGRATION
-#define ENTRY(clause, from, to, name, title)         \
-    { { "migration-" name, "VU-MIG-" #clause, title }, \
-      M | (from == PRE_COPY || to == PRE_COPY ? NEED_PRE_COPY : 0), check_##from##_to_##to },
+#define ENTRY(clause, from, to, name, title)                        \
+    { { "migration-" name, "VU-MIG-" #clause, title },              \
+      M | (from == PRE_COPY || to == PRE_COPY ? NEED_PRE_COPY : 0), \
+      check_##from##_to_##to },
 const struct check server_migration_arcs_checks[] = {
-    TAKEN(ENTRY)
-    REFUSED(ENTRY)
-    { { "migration-no-pre-copy", "VU-MIG-31", "PRE_COPY is refused if it is not offered" }, M, check_no_pre_copy },
+    TAKEN(ENTRY) REFUSED(ENTRY){
+        { "migration-no-pre-copy", "VU-MIG-31", "PRE_COPY is refused if it is not offered" }, M, check_no_pre_copy },
     { { "migration-no-p2p", "VU-MIG-31", "RUNNING_P2P is refused if it is not offered" }, M, check_no_p2p },
     { { "migration-no-pre-copy-p2p", "VU-MIG-31", "PRE_COPY_P2P is refused if it is not offered" },
-      M, check_no_pre_copy_p2p },
+      M,
+      check_no_pre_copy_p2p },
     { { "migration-eight", "VU-MIG-31", "8, which is no state, is refused" }, M, check_eight },
     { { "migration-eight-stop-copy", "VU-MIG-31", "8 is refused in STOP_COPY, and the stream goes on" },
-      M, check_eight_stopped },
+      M,
+      check_eight_stopped },
     { { "migration-numbers", "VU-MIG-31", "other numbers that are no state are refused" }, M, check_numbers },
     { { "migration-same-running", "VU-MIG-32", "RUNNING to RUNNING has no effect" }, M, check_RUNNING_again },
     { { "migration-same-stop", "VU-MIG-32", "STOP to STOP has no effect" }, M, check_STOP_again },
     { { "migration-same-stop-copy", "VU-MIG-32", "STOP_COPY to STOP_COPY has no effect: the stream goes on" },
-      M, check_STOP_COPY_again },
+      M,
+      check_STOP_COPY_again },
     { { "migration-same-resuming", "VU-MIG-32", "RESUMING to RESUMING has no effect: the stream goes on" },
-      M, check_RESUMING_again },
+      M,
+      check_RESUMING_again },
     { { "migration-same-pre-copy", "VU-MIG-32", "PRE_COPY to PRE_COPY has no effect: the stream goes on" },
-      M | NEED_PRE_COPY, check_PRE_COPY_again },
+      M | NEED_PRE_COPY,
+      check_PRE_COPY_again },
     { { NULL, NULL, NULL }, 0, NULL },
 };
 /* clang-format on */

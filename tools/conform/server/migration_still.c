@@ -1,5 +1,5 @@
-/* migration_still.c: VU-MIG: a device that is stopped neither interrupts nor does DMA, and then goes on; one in PRE_COPY
- * does both. For devices that the judge knows. */
+/* migration_still.c: VU-MIG: a device that is stopped neither interrupts nor does DMA, and then goes on; one in
+ * PRE_COPY does both. For devices that the judge knows. */
 #include "migrate.h"
 
 /* --- Interrupts -------------------------------------------------------------------------------------------------- */
@@ -71,14 +71,17 @@ static void still_interrupts(struct judge *j, uint32_t state)
 {
     const struct image found = device_begin(j);
     const struct waiting w = prepare(j);
-    struct stream own;
 
     raise_masked(j, &w);
-    own = stream_save(j);
-    if (state == RESUMING)
+    if (state == RESUMING) {
+        const struct stream own = stream_save(j);
+
         stream_load(j, &own);
-    else if (state != STOP)
-        state_go(j, state);
+    } else {
+        state_go(j, STOP);
+    }
+    if (state == STOP_COPY)
+        state_go(j, STOP_COPY);
     try_to_unmask(j, &w);
     want_silence(j, &w, state);
     if (state != STOP)
@@ -377,24 +380,31 @@ const struct check server_migration_still_checks[] = {
     { { "migration-dma-stop-copy", "VU-MIG-35", "nor does it in STOP_COPY" }, D, check_dma_stop_copy },
     { { "migration-dma-resuming", "VU-MIG-35", "nor does it in RESUMING" }, D, check_dma_resuming },
     { { "migration-dma-mapped", "VU-MIG-35", "a device stopped in a copy does not change mapped memory" },
-      D, check_dma_mapped },
+      D,
+      check_dma_mapped },
     { { "migration-irq-runs", "VU-MIG-10", "a device that was stopped interrupts again" }, I, check_runs_interrupts },
     { { "migration-irq-kept", "VU-MIG-10", "an interrupt that was pending at STOP is after it" },
-      I, check_pending_kept },
-    { { "migration-dma-goes-on", "VU-MIG-10", "a copy that STOP interrupted is done after it" },
-      D, check_dma_goes_on },
+      I,
+      check_pending_kept },
+    { { "migration-dma-goes-on", "VU-MIG-10", "a copy that STOP interrupted is done after it" }, D, check_dma_goes_on },
     { { "migration-irq-pre-copy", "VU-MIG-15", "a device in PRE_COPY interrupts" },
-      I | NEED_PRE_COPY, check_pre_copy_interrupts },
+      I | NEED_PRE_COPY,
+      check_pre_copy_interrupts },
     { { "migration-dma-pre-copy", "VU-MIG-15", "a device in PRE_COPY does DMA" },
-      D | NEED_PRE_COPY, check_pre_copy_dma },
+      D | NEED_PRE_COPY,
+      check_pre_copy_dma },
     { { "migration-same-pending", "VU-MIG-36", "its own stream gives a device a pending interrupt back" },
-      I, check_pending_same },
+      I,
+      check_pending_same },
     { { "migration-other-pending", "VU-MIG-36", "a second process gets a pending interrupt" },
-      I | NEED_SPAWN, check_pending_other },
+      I | NEED_SPAWN,
+      check_pending_other },
     { { "migration-config-stop", "VU-MIG-42", "configuration space can be read in STOP" },
-      NEED_MIGRATION, check_config_stop },
+      NEED_MIGRATION,
+      check_config_stop },
     { { "migration-config-stop-copy", "VU-MIG-42", "configuration space can be read in STOP_COPY" },
-      NEED_MIGRATION, check_config_stop_copy },
+      NEED_MIGRATION,
+      check_config_stop_copy },
     { { NULL, NULL, NULL }, 0, NULL },
 };
 /* clang-format on */
