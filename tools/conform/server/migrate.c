@@ -7,8 +7,8 @@
 #define ODD_PIECES 64u
 /* That servers take what they announce is for other checks to say (VU-VER-24). */
 #define LARGE_PIECE (64u << 10)
-/* As much is marked and looked at, at both ends of a region's memory. */
-#define WINDOW 4096u
+/* So much of a region's memory is marked and looked at, at its beginning and at its end. */
+#define WINDOW 65536u
 
 int feature(struct judge *j, uint32_t flags, uint32_t argsz, const void *data, size_t size,
             struct ob_raw_message **reply)
@@ -201,24 +201,25 @@ bool stream_same(const struct stream *a, const struct stream *b)
 
 /* --- Images ------------------------------------------------------------------------------------------------------ */
 
-/* The nth window into memory that clients map: false: there are no more. */
+/* The nth window into memory that clients map, of which each region has one or, if that does not show all, another at
+ * its end. False: there are no more. */
 static bool window(struct judge *j, unsigned n, struct ob_raw_region *access)
 {
+    const uint32_t most = j->facts.max_data < WINDOW ? j->facts.max_data : WINDOW;
+
     for (uint32_t i = 0; i < j->facts.regions && i < MAX_REGIONS; i++) {
         const struct region_facts *r = &j->facts.region[i];
         const uint32_t all = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE | VFIO_REGION_INFO_FLAG_MMAP;
-        const uint64_t size = r->area_size < WINDOW ? r->area_size : WINDOW;
+        const uint32_t size = r->area_size < most ? (uint32_t)r->area_size : most;
+        const unsigned windows = (r->flags & all) != all || size == 0 ? 0 : r->area_size > most ? 2 : 1;
 
-        if ((r->flags & all) != all || size == 0)
-            continue;
-        *access = (struct ob_raw_region){ .offset = r->area_offset, .region = i, .count = (uint32_t)size };
-        if (n-- == 0)
+        if (n < windows) {
+            const uint64_t at = r->area_offset + (n == 0 ? 0 : r->area_size - size);
+
+            *access = (struct ob_raw_region){ .offset = at, .region = i, .count = size };
             return true;
-        if (r->area_size < 2 * WINDOW)
-            continue;
-        access->offset += r->area_size - WINDOW;
-        if (n-- == 0)
-            return true;
+        }
+        n -= windows;
     }
     return false;
 }
@@ -260,10 +261,11 @@ static void mark_config(struct judge *j, uint8_t seed)
 void image_mark(struct judge *j, uint8_t seed)
 {
     struct ob_raw_region access;
-    uint8_t bytes[WINDOW];
 
     mark_config(j, seed);
     for (unsigned n = 0; window(j, n, &access); n++) {
+        uint8_t *bytes = judge_alloc(j, access.count);
+
         for (uint32_t i = 0; i < access.count; i++)
             bytes[i] = (uint8_t)(seed * (n + 1) + i + i / 256);
         window_write(j, &access, bytes);

@@ -33,7 +33,7 @@ static void recover(struct judge *j, const struct image *found)
     device_end(j, found);
 }
 
-/* `missing` bytes of the device's own stream are not written, or its second half: 0. */
+/* All but the last `missing` bytes of the device's own stream are written; 0: the first half. */
 static void not_whole(struct judge *j, size_t missing, uint32_t to)
 {
     const struct image found = device_begin(j);
