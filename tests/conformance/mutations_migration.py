@@ -201,8 +201,14 @@ row("migration-loses-registers", *after_load(posted_write(*SCRATCH, b"\0\0\0\0")
     "migration-other-registers")
 row("migration-loses-pending", *after_load(posted_write(*LEVELS, b"\0\0\0\0")), "migration-same-pending",
     "migration-other-pending")
+row("migration-loses-edu-registers", *after_load(posted_write(0, 0x80, bytes(8))), "migration-same-registers",
+    server="edu")
 row("migration-loses-edu-pending", *after_load(posted_write(0, 0x64, b"\xff\xff\xff\xff")), "migration-same-pending",
     server="edu")
+row("migration-loses-serial-registers", *after_load(posted_write(0, 7, b"\0")), "migration-same-registers",
+    server="serial")
+row("migration-loses-serial-pending", *after_load(posted_write(0, 1, b"\0")), "migration-same-pending",
+    server="serial")
 
 row("migration-stream-read-once", *choose((both(sets(STOP), in_state(STOP_COPY)), taken), (GOT, as_client_knows)),
     "migration-new-stream")
