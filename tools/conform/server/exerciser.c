@@ -101,16 +101,6 @@ uint64_t bar_read(struct judge *j, uint32_t bar, uint64_t offset, uint32_t width
     return value;
 }
 
-size_t bar_read_all(struct judge *j, uint32_t bar, uint32_t width, const uint16_t *offsets, size_t n, uint8_t *to)
-{
-    for (size_t i = 0; i < n; i++) {
-        const uint64_t value = bar_read(j, bar, offsets[i], width);
-
-        memcpy(to + i * width, &value, width);
-    }
-    return n * width;
-}
-
 void bar_write(struct judge *j, uint32_t bar, uint64_t offset, uint32_t width, uint64_t value)
 {
     struct {

@@ -12,8 +12,10 @@
 #define EXERCISER_IOVA UINT64_C(0x0f000000)
 #define EXERCISER_SIZE UINT64_C(0x00100000)
 
-/* What registers() returns fits in that. */
-#define EXERCISER_REGISTERS 1024
+struct exerciser_register {
+    uint32_t region, width; /* width: of its accesses; 0: no more */
+    uint64_t offset;
+};
 
 struct exerciser {
     const char *name;
@@ -28,10 +30,14 @@ struct exerciser {
     /* Whether that is over, and how: -1: it is not; 0: it is, as far as the device can tell; or an errno. */
     int (*copied)(struct judge *j);
     void (*begin)(struct judge *j); /* before the first copy of a check; optional */
-    /* Registers that keep what is written: gives them values that another seed, from 1 to 255, changes. */
+    /* Registers that keep what is written to them, and do nothing else. */
+    const struct exerciser_register *keep;
+    /* Others that can be read without an effect, and do not change by themselves. */
+    const struct exerciser_register *show;
+    /* Gives those of `show` that can have any other values, which differ for each seed from 1 to 255. */
     void (*mark)(struct judge *j, uint8_t seed);
-    /* Reads those and what else can be read without an effect and does not change by itself; returns how many bytes. */
-    size_t (*registers)(struct judge *j, uint8_t *to);
+    /* How often the doorbell rang that a write of `value` there rings; NULL: the device has none. */
+    uint64_t (*rings)(struct judge *j, uint32_t region, uint64_t offset, uint64_t value);
 };
 
 /* NULL: not known. */
@@ -55,8 +61,6 @@ int device_copy_end(struct judge *j);
 
 /* Registers: an access of `width` bytes that succeeds. */
 uint64_t bar_read(struct judge *j, uint32_t bar, uint64_t offset, uint32_t width);
-/* Reads several, all of one width, one behind the other to `to`; returns how many bytes. */
-size_t bar_read_all(struct judge *j, uint32_t bar, uint32_t width, const uint16_t *offsets, size_t n, uint8_t *to);
 void bar_write(struct judge *j, uint32_t bar, uint64_t offset, uint32_t width, uint64_t value);
 
 #endif

@@ -60,18 +60,14 @@ static void edu_mark(struct judge *j, uint8_t seed)
     bar_write(j, 0, STATUS, 4, seed & 1 ? 0x80 : 0);
     bar_write(j, 0, ACK, 4, 0xffffffff);
     bar_write(j, 0, RAISE, 4, seed);
-    bar_write(j, 0, SOURCE, 8, seed * 0x1000u);
     bar_write(j, 0, TARGET, 8, BUFFER + seed);
     bar_write(j, 0, COUNT, 8, seed);
 }
 
-static size_t edu_registers(struct judge *j, uint8_t *to)
-{
-    static const uint16_t narrow[] = { 0x00, LIVENESS, STATUS, CAUSES }, wide[] = { SOURCE, TARGET, COUNT, COMMAND };
-    size_t size = bar_read_all(j, 0, 4, narrow, 4, to);
-
-    return size + bar_read_all(j, 0, 8, wide, 4, to + size);
-}
+static const struct exerciser_register keep[] = { { 0, 8, SOURCE }, { 0, 0, 0 } };
+static const struct exerciser_register show[] = { { 0, 4, LIVENESS }, { 0, 4, STATUS }, { 0, 4, CAUSES },
+                                                  { 0, 8, TARGET },   { 0, 8, COUNT },  { 0, 8, COMMAND },
+                                                  { 0, 0, 0 } };
 
 const struct exerciser exerciser_edu = {
     .name = "edu",
@@ -83,6 +79,7 @@ const struct exerciser exerciser_edu = {
     .lower = edu_lower,
     .copy = edu_copy,
     .copied = edu_copied,
+    .keep = keep,
+    .show = show,
     .mark = edu_mark,
-    .registers = edu_registers,
 };

@@ -1,5 +1,5 @@
-/* exerciser_serial.c: QEMU's pci-serial: a 16550A behind BAR 0, with INTx. It interrupts while the transmitter, which is
- * empty, is enabled to. Without a peer, and without a character sent, nothing else happens. */
+/* exerciser_serial.c: QEMU's pci-serial: a 16550A behind BAR 0, with INTx. It interrupts while the transmitter, which
+ * is empty, is enabled to. Without a peer, and without a character sent, nothing else happens. */
 #include "exerciser.h"
 
 #include <linux/serial_reg.h>
@@ -16,26 +16,15 @@ static void serial_lower(struct judge *j, uint32_t index, unsigned vector)
 
 static void serial_mark(struct judge *j, uint8_t seed)
 {
-    bar_write(j, 0, UART_LCR, 1, UART_LCR_DLAB);
-    bar_write(j, 0, UART_DLL, 1, seed);
-    bar_write(j, 0, UART_DLM, 1, seed + 1u);
     bar_write(j, 0, UART_LCR, 1, seed & 0x3f);
     bar_write(j, 0, UART_IER, 1, seed & 1 ? UART_IER_THRI : 0);
     bar_write(j, 0, UART_MCR, 1, seed & (UART_MCR_DTR | UART_MCR_RTS));
-    bar_write(j, 0, UART_SCR, 1, seed);
 }
 
-static size_t serial_registers(struct judge *j, uint8_t *to)
-{
-    static const uint16_t plain[] = { UART_IER, UART_LCR, UART_MCR, UART_SCR }, divisor[] = { UART_DLL, UART_DLM };
-    size_t size = bar_read_all(j, 0, 1, plain, 4, to);
-    const uint8_t lcr = to[1];
-
-    bar_write(j, 0, UART_LCR, 1, lcr | UART_LCR_DLAB);
-    size += bar_read_all(j, 0, 1, divisor, 2, to + size);
-    bar_write(j, 0, UART_LCR, 1, lcr);
-    return size;
-}
+static const struct exerciser_register keep[] = { { 0, 1, UART_SCR }, { 0, 0, 0 } };
+static const struct exerciser_register show[] = {
+    { 0, 1, UART_IER }, { 0, 1, UART_LCR }, { 0, 1, UART_MCR }, { 0, 0, 0 }
+};
 
 const struct exerciser exerciser_serial = {
     .name = "serial",
@@ -44,6 +33,7 @@ const struct exerciser exerciser_serial = {
     .irqs = 1u << VFIO_PCI_INTX_IRQ_INDEX,
     .raise = serial_raise,
     .lower = serial_lower,
+    .keep = keep,
+    .show = show,
     .mark = serial_mark,
-    .registers = serial_registers,
 };

@@ -1,4 +1,5 @@
 /* migrate.c: features, states, streams and images; see migrate.h. */
+#include "access.h"
 #include "migrate.h"
 
 /* Streams that are larger are not held by the judge. */
@@ -203,45 +204,24 @@ bool stream_same(const struct stream *a, const struct stream *b)
 
 /* The nth window into memory that clients map, of which each region has one or, if that does not show all, another at
  * its end. False: there are no more. */
-static bool window(struct judge *j, unsigned n, struct ob_raw_region *access)
+static bool window(struct judge *j, unsigned n, struct ob_raw_region *at)
 {
     const uint32_t most = j->facts.max_data < WINDOW ? j->facts.max_data : WINDOW;
 
-    for (uint32_t i = 0; i < j->facts.regions && i < MAX_REGIONS; i++) {
+    for (uint32_t i = 0; i < regions(j); i++) {
         const struct region_facts *r = &j->facts.region[i];
         const uint32_t all = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE | VFIO_REGION_INFO_FLAG_MMAP;
         const uint32_t size = r->area_size < most ? (uint32_t)r->area_size : most;
         const unsigned windows = (r->flags & all) != all || size == 0 ? 0 : r->area_size > most ? 2 : 1;
 
         if (n < windows) {
-            const uint64_t at = r->area_offset + (n == 0 ? 0 : r->area_size - size);
-
-            *access = (struct ob_raw_region){ .offset = at, .region = i, .count = size };
+            *at = (struct ob_raw_region){ .offset = r->area_offset, .region = i, .count = size };
+            at->offset += n == 0 ? 0 : r->area_size - size;
             return true;
         }
         n -= windows;
     }
     return false;
-}
-
-static void window_write(struct judge *j, const struct ob_raw_region *access, const uint8_t *bytes)
-{
-    uint8_t *payload = judge_alloc(j, sizeof(*access) + access->count);
-
-    memcpy(payload, access, sizeof(*access));
-    memcpy(payload + sizeof(*access), bytes, access->count);
-    want_ok(j, call(j, OB_RAW_REGION_WRITE, payload, sizeof(*access) + access->count, NULL, 0, NULL),
-            "writing memory that can be mapped");
-}
-
-static const uint8_t *region_read(struct judge *j, const struct ob_raw_region *access)
-{
-    struct ob_raw_message *m;
-
-    want_ok(j, call(j, OB_RAW_REGION_READ, access, sizeof(*access), NULL, 0, &m), "REGION_READ");
-    want(j, m->size == sizeof(*access) + access->count, "REGION_READ of %u bytes: a payload of %u", access->count,
-         m->size);
-    return m->payload + sizeof(*access);
 }
 
 static void mark_config(struct judge *j, uint8_t seed)
@@ -258,41 +238,63 @@ static void mark_config(struct judge *j, uint8_t seed)
         config_write(j, msix + 2, 2, seed & 1 ? 0xc000 : 0);
 }
 
+static void window_write(struct judge *j, const struct ob_raw_region *at, const uint8_t *bytes)
+{
+    want_ok(j, region_write(j, at->region, at->offset, bytes, at->count), "writing memory that can be mapped");
+}
+
 void image_mark(struct judge *j, uint8_t seed)
 {
-    struct ob_raw_region access;
+    const struct exerciser *e = j->facts.exerciser;
+    struct ob_raw_region at;
 
     mark_config(j, seed);
-    for (unsigned n = 0; window(j, n, &access); n++) {
-        uint8_t *bytes = judge_alloc(j, access.count);
+    for (unsigned n = 0; window(j, n, &at); n++) {
+        uint8_t *bytes = judge_alloc(j, at.count);
 
-        for (uint32_t i = 0; i < access.count; i++)
+        for (uint32_t i = 0; i < at.count; i++)
             bytes[i] = (uint8_t)(seed * (n + 1) + i + i / 256);
-        window_write(j, &access, bytes);
+        window_write(j, &at, bytes);
     }
-    if (j->facts.exerciser != NULL)
-        j->facts.exerciser->mark(j, seed);
+    if (e == NULL)
+        return;
+    for (const struct exerciser_register *r = e->keep; r->width > 0; r++)
+        bar_write(j, r->region, r->offset, r->width, seed * UINT64_C(0x0101010101010101));
+    e->mark(j, seed);
+}
+
+/* Appends what is read. */
+static void take(struct judge *j, uint8_t **to, size_t *size, uint32_t region, uint64_t offset, uint32_t count)
+{
+    uint8_t *more = judge_alloc(j, *size + count);
+
+    if (*size > 0)
+        memcpy(more, *to, *size);
+    want_ok(j, region_read(j, region, offset, more + *size, count), "REGION_READ");
+    *to = more;
+    *size += count;
+}
+
+static void take_registers(struct judge *j, struct image *image, const struct exerciser_register *r)
+{
+    for (; r->width > 0; r++)
+        take(j, &image->registers, &image->registers_size, r->region, r->offset, r->width);
 }
 
 struct image image_take(struct judge *j)
 {
-    const struct ob_raw_region config = { .region = VFIO_PCI_CONFIG_REGION_INDEX,
-                                          .count = j->facts.has & NEED_EXPRESS ? 4096 : 256 };
-    struct image image = { .config = judge_alloc(j, config.count), .config_size = config.count };
-    struct ob_raw_region access;
+    const struct exerciser *e = j->facts.exerciser;
+    struct image image = { 0 };
+    struct ob_raw_region at;
 
-    memcpy(image.config, region_read(j, &config), config.count);
-    for (unsigned n = 0; window(j, n, &access); n++)
-        image.memory_size += access.count;
-    image.memory = judge_alloc(j, image.memory_size);
-    image.memory_size = 0;
-    for (unsigned n = 0; window(j, n, &access); n++) {
-        memcpy(image.memory + image.memory_size, region_read(j, &access), access.count);
-        image.memory_size += access.count;
+    take(j, &image.config, &image.config_size, VFIO_PCI_CONFIG_REGION_INDEX, 0,
+         j->facts.has & NEED_EXPRESS ? 4096 : 256);
+    for (unsigned n = 0; window(j, n, &at); n++)
+        take(j, &image.memory, &image.memory_size, at.region, at.offset, at.count);
+    if (e != NULL) {
+        take_registers(j, &image, e->keep);
+        take_registers(j, &image, e->show);
     }
-    image.registers = judge_alloc(j, EXERCISER_REGISTERS);
-    if (j->facts.exerciser != NULL)
-        image.registers_size = j->facts.exerciser->registers(j, image.registers);
     return image;
 }
 
@@ -363,11 +365,11 @@ static void restore_config(struct judge *j, const uint8_t *found)
 void device_end(struct judge *j, const struct image *found)
 {
     const uint8_t *bytes = found->memory;
-    struct ob_raw_region access;
+    struct ob_raw_region at;
 
     state_go(j, RUNNING);
-    for (unsigned n = 0; window(j, n, &access); bytes += access.count, n++)
-        window_write(j, &access, bytes);
+    for (unsigned n = 0; window(j, n, &at); bytes += at.count, n++)
+        window_write(j, &at, bytes);
     restore_config(j, found->config);
     reset(j);
 }

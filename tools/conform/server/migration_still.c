@@ -1,5 +1,6 @@
 /* migration_still.c: VU-MIG: a device that is stopped neither interrupts nor does DMA, and then goes on; one in
  * PRE_COPY does both. For devices that the judge knows. */
+#include "access.h"
 #include "migrate.h"
 
 /* --- Interrupts -------------------------------------------------------------------------------------------------- */
@@ -53,12 +54,7 @@ static void unmask(struct judge *j, const struct waiting *w)
 /* Where the device is stopped the server may refuse the access. */
 static void try_to_unmask(struct judge *j, const struct waiting *w)
 {
-    struct {
-        struct ob_raw_region access;
-        uint16_t value;
-    } request = { { .offset = w->at, .region = VFIO_PCI_CONFIG_REGION_INDEX, .count = 2 }, (uint16_t)w->unmasked };
-
-    (void)call(j, OB_RAW_REGION_WRITE, &request, sizeof(request.access) + 2, NULL, 0, NULL);
+    (void)region_write(j, VFIO_PCI_CONFIG_REGION_INDEX, w->at, &w->unmasked, 2);
 }
 
 static void want_silence(struct judge *j, const struct waiting *w, uint32_t state)
