@@ -137,6 +137,8 @@ row("migration-parts-leave-stop", both(GOT, in_state(None)), say(STOP), "migrati
     "migration-last-byte")
 row("migration-parts-leave-running", both(GOT, in_state(None)), say(RUNNING), "migration-half",
     "migration-half-to-running")
+row("migration-parts-survive-a-reset", both(requests("DEVICE_RESET"), in_state(FAILED)),
+    behind(posted_write(7, 0x3c, b"\x55")), "migration-half", "migration-last-byte", "migration-half-to-running")
 row("migration-failure-leaves-8", both(GOT, in_state(None)), say(8), "migration-failed-named")
 row("migration-failure-leaves-nothing", both(GOT, in_state(None)), refuse(5), "migration-failed-named")
 

@@ -302,13 +302,6 @@ void judge_first(struct judge *j)
         swap_processes(j);
 }
 
-static void end_second(struct judge *j)
-{
-    judge_first(j);
-    ob_raw_close(&j->aside);
-    target_free(&j->second);
-}
-
 int judge_version(struct judge *j, uint16_t major, uint16_t minor, const char *json, struct ob_raw_message **reply)
 {
     size_t text = json == NULL ? 0 : strlen(json) + 1;
@@ -519,7 +512,7 @@ static void run(struct judge *j)
     j->check->run(j);
 }
 
-static void judge_death(struct judge *j, struct target *target, const char *who)
+static void note_death(struct judge *j, struct target *target, const char *who)
 {
     size_t used = strlen(j->text);
 
@@ -540,11 +533,13 @@ enum verdict judge_run(struct judge *j, const struct check *check)
     transcript_clear(j->transcript);
     if (setjmp(j->out) == 0)
         run(j);
+    judge_first(j);
     ob_raw_close(&j->raw);
+    ob_raw_close(&j->aside);
     release_all(j);
-    judge_death(j, &j->second, "the second server");
-    end_second(j);
-    judge_death(j, j->first, "the server");
+    note_death(j, &j->second, "the second server");
+    target_free(&j->second);
+    note_death(j, j->first, "the server");
     return (enum verdict)j->verdict;
 }
 

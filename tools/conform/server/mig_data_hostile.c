@@ -42,7 +42,6 @@ static void send_stream(struct judge *j, const struct stream *stream, const char
 
 static void want_well(struct judge *j, const struct image *found, const struct stream *own)
 {
-    device_on(j, true);
     want_registers(j, found, "after a reset behind streams that were no good");
     state_go(j, STOP);
     stream_load(j, own);
@@ -213,7 +212,7 @@ static void endless(struct judge *j, bool behind_own)
     }
     grown = server_memory(j) - before;
     want(j, grown <= most, "the server's memory grew by %ld KiB, with streams of %zu bytes", grown, own.size);
-    device_rescue(j);
+    want(j, device_rescue(j), "nothing leads from RESUMING to RUNNING");
     want_well(j, &found, &own);
 }
 

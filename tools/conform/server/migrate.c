@@ -329,7 +329,11 @@ bool device_rescue(struct judge *j)
     if (state == STOP || state == STOP_COPY) /* where some servers refuse a reset */
         (void)state_set(j, RUNNING);
     reset(j);
-    return state_get(j) == RUNNING || (state_set(j, RUNNING) == 0 && state_get(j) == RUNNING);
+    if (state_get(j) != RUNNING && (state_set(j, RUNNING) != 0 || state_get(j) != RUNNING))
+        return false;
+    config_write(j, 0x04, 2, 0x0007);
+    j->copying = false;
+    return true;
 }
 
 struct image device_begin(struct judge *j)
@@ -340,26 +344,32 @@ struct image device_begin(struct judge *j)
             judge_skip(j, "the device was left in %s, and nothing leads from there to RUNNING",
                        state_name(state_get(j)));
         judge_restart(j);
+        want(j, device_rescue(j), "a new process of the server is not in RUNNING");
     }
-    device_on(j, true);
     return image_take(j);
+}
+
+static void restore_field(struct judge *j, const uint8_t *found, uint32_t offset, uint32_t width)
+{
+    uint32_t value = 0;
+
+    memcpy(&value, found + offset, width);
+    config_write(j, offset, width, value);
 }
 
 /* What mark_config() wrote, for devices that cannot be reset. */
 static void restore_config(struct judge *j, const uint8_t *found)
 {
     const uint32_t msi = config_capability(j, 0x05), msix = config_capability(j, 0x11);
-    const uint32_t fields[][2] = { { 0x3c, 1 }, { 0x10, 4 }, { 0x14, 4 },    { 0x18, 4 },     { 0x1c, 4 },
-                                   { 0x20, 4 }, { 0x24, 4 }, { msi + 4, 4 }, { msix + 2, 2 }, { 0x04, 2 } };
 
-    for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++) {
-        uint32_t value = 0;
-
-        if (fields[i][0] < 0x10 && fields[i][0] != 0x04)
-            continue; /* there is no such capability */
-        memcpy(&value, found + fields[i][0], fields[i][1]);
-        config_write(j, fields[i][0], fields[i][1], value);
-    }
+    restore_field(j, found, 0x3c, 1);
+    for (uint32_t bar = 0; bar < 6; bar++)
+        restore_field(j, found, 0x10 + 4 * bar, 4);
+    if (msi != 0)
+        restore_field(j, found, msi + 4, 4);
+    if (msix != 0)
+        restore_field(j, found, msix + 2, 2);
+    restore_field(j, found, 0x04, 2);
 }
 
 void device_end(struct judge *j, const struct image *found)

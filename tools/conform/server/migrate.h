@@ -68,8 +68,8 @@ struct image {
 
 /* Brings the device to RUNNING, resets it and enables it. What it then looks like is for device_end(). */
 struct image device_begin(struct judge *j);
-/* Brings it to RUNNING, and resets it, by whatever works: that a reset does is for checks of VU-RESET-7 to say. Whether
- * it is in RUNNING then. */
+/* Brings it to RUNNING, by whatever works, resets it and enables it: that a reset leads there is for checks of
+ * VU-RESET-7 to say. Whether it is in RUNNING then. */
 bool device_rescue(struct judge *j);
 /* Puts back the memory that was marked; any state but ERROR. */
 void device_end(struct judge *j, const struct image *found);

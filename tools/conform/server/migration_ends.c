@@ -28,7 +28,6 @@ static void recover(struct judge *j, const struct image *found)
 {
     if (!device_rescue(j))
         return;
-    device_on(j, true);
     want_registers(j, found, "after a reset in the end");
     device_end(j, found);
 }
