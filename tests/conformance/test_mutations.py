@@ -4,7 +4,8 @@
     test_mutations.py OUTBOARD TESTDEV [PATTERN...]
 
 One test for each device runs the checks through the proxy without a mutation; all pass. One for each row of
-mutations_*.py runs the checks that it names through the proxy with it; all fail. The last compares the checks that rows
+mutations_*.py runs the checks that it names through the proxy with it; all fail. One for each variant, which is no
+fault, does so too; none fails. The last compares the checks that rows
 name with the list of `outboard conform`; unproven.txt has those that no row shows to fail yet. With patterns only rows
 whose name matches one are tried.
 """
@@ -50,6 +51,12 @@ def unchanged(server):
     return ([] if results and not bad else [f"without a mutation: {bad}", text])
 
 
+def permitted(variant):
+    results, text = judge(variant.server, variant.name, variant.caught_by)
+    bad = [check for check, result in results.items() if result == "not ok"]
+    return ([] if "ok" in results.values() and not bad else [f"noticed by {', '.join(bad)}", text])
+
+
 def caught(row):
     results, text = judge(row.server, row.name, [check for check in row.caught_by if check != "survey"] or ["none"])
     missed = [check for check in row.caught_by if results.get(check) != "not ok"]
@@ -70,6 +77,8 @@ def main():
     rows = list(mutation.load().values())
     wanted = [row for row in rows if any(fnmatch.fnmatch(row.name, pattern) for pattern in PATTERNS or ["*"])]
     tests = [(row.name, lambda row=row: caught(row)) for row in wanted]
+    tests += [(variant.name, lambda variant=variant: permitted(variant)) for variant in mutation.VARIANTS.values()
+              if any(fnmatch.fnmatch(variant.name, pattern) for pattern in PATTERNS or ["*"])]
     if not PATTERNS:
         servers = sorted({row.server for row in rows})
         tests = [(f"unchanged {server}", lambda server=server: unchanged(server)) for server in servers] + tests

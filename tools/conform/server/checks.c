@@ -3,18 +3,26 @@
 #include "check.h"
 
 /* clang-format off: a line for each area. */
-#define TABLES(X)    \
-    X(header)        \
-    X(info)          \
-    X(io_fds)        \
-    X(map)           \
-    X(multi)         \
-    X(read)          \
-    X(region)        \
-    X(region_caps)   \
-    X(region_memory) \
-    X(write)         \
-    X(write_config)  \
+#define TABLES(X)       \
+    X(feature)          \
+    X(header)           \
+    X(info)             \
+    X(io_fds)           \
+    X(map)              \
+    X(mig_data)         \
+    X(mig_data_hostile) \
+    X(migration)        \
+    X(migration_arcs)   \
+    X(migration_ends)   \
+    X(migration_still)  \
+    X(migration_stream) \
+    X(multi)            \
+    X(read)             \
+    X(region)           \
+    X(region_caps)      \
+    X(region_memory)    \
+    X(write)            \
+    X(write_config)     \
     X(write_posted)
 /* clang-format on */
 

@@ -12,7 +12,6 @@
 #define EXERCISER_IOVA UINT64_C(0x0f000000)
 #define EXERCISER_SIZE UINT64_C(0x00100000)
 
-/* A register that keeps what is written to it, and does nothing else. */
 struct exerciser_register {
     uint32_t region, width; /* width: of its accesses; 0: no more */
     uint64_t offset;
@@ -31,7 +30,12 @@ struct exerciser {
     /* Whether that is over, and how: -1: it is not; 0: it is, as far as the device can tell; or an errno. */
     int (*copied)(struct judge *j);
     void (*begin)(struct judge *j); /* before the first copy of a check; optional */
+    /* Registers that keep what is written to them, and do nothing else. */
     const struct exerciser_register *keep;
+    /* Others that can be read without an effect, and do not change by themselves. */
+    const struct exerciser_register *show;
+    /* Gives those of `show` that can have any other values, which differ for each seed from 1 to 255. */
+    void (*mark)(struct judge *j, uint8_t seed);
     /* How often the doorbell rang that a write of `value` there rings; NULL: the device has none. */
     uint64_t (*rings)(struct judge *j, uint32_t region, uint64_t offset, uint64_t value);
 };
