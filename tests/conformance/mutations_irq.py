@@ -1,7 +1,7 @@
 """VU-IRQ: what is broken in GET_IRQ_INFO, and what its flags promise wrongly."""
 
-from mutation import accept, both, every, field, longer, poke, refuse, replies, requests, row
-from mutation_pci import INTX, MASK, MSIX, SLOW, UNMASK, before, disable, is_assign, set_irqs
+from interrupts import INTX, MASK, MSIX, SLOW, UNMASK, disable, is_assign, set_irqs
+from mutation import accept, before, both, every, field, longer, poke, refuse, replies, requests, row
 
 INFO = replies("GET_IRQ_INFO")
 

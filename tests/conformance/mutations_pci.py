@@ -2,9 +2,9 @@
 
 import struct
 
-from mutation import both, every, field, poke, refuse, replies, requests, row
-from mutation_pci import (CONFIG, SLOW, UNMASK, accept_write, alter, before, behind, exact, read_of, set_irqs, spurious,
-                          write_command, write_of, written)
+from accesses import (CONFIG, WRITES, accept_write, alter, field_write, read_of, region, where, write_of, written)
+from interrupts import SLOW, UNMASK, set_irqs, spurious
+from mutation import before, behind, both, every, field, poke, refuse, replies, requests, row
 
 COMMAND, STATUS, BARS, CAPABILITIES, PIN = 0x04, 0x06, 0x10, 0x34, 0x3d
 MSIX_CAP = 0x48  # testdev's capability; its vectors' table is at 0 of BAR 5, the pending bits at 0x80
@@ -78,6 +78,11 @@ row("pci-msi-four-messages", *reads(MSI_CAP + 2, "H", lambda control: control | 
 # --- COMMAND, decoding, ids --------------------------------------------------------------------------------------
 
 
+def write_at(offset, count):
+    """Writes of just these bytes of configuration space."""
+    return both(WRITES, where(lambda *what: what == (offset, CONFIG, count)))
+
+
 def overwrite_upper(_, m):
     m.payload = struct.pack("<QII", COMMAND, CONFIG, 2) + m.payload[16:] + b"\0"
     return [m]
@@ -108,15 +113,15 @@ def writable(at, form):
 row("pci-command-forgets-memory", *writes(COMMAND, "H", lambda command: command & ~2), "pci-command-keeps")
 row("pci-command-forgets-disable", *writes(COMMAND, "H", lambda command: command & ~0x400), "pci-command-keeps",
     "pci-intx-disable", "pci-intx-enable", server="edu")
-row("pci-command-by-2-bytes", both(exact(CONFIG, COMMAND, 1), requests("REGION_WRITE")), refuse(22),
+row("pci-command-by-2-bytes", write_at(COMMAND, 1), refuse(22),
     "pci-command-low", "pci-command-halves")
-row("pci-command-from-start", both(exact(CONFIG, COMMAND + 1, 1), requests("REGION_WRITE")), refuse(22),
+row("pci-command-from-start", write_at(COMMAND + 1, 1), refuse(22),
     "pci-command-high", "pci-command-halves", "pci-intx-disable-high", server="edu")
-row("pci-command-upper-dropped", both(exact(CONFIG, COMMAND + 1, 1), requests("REGION_WRITE")), accept_write,
+row("pci-command-upper-dropped", write_at(COMMAND + 1, 1), accept_write,
     "pci-command-high", "pci-command-halves", "pci-intx-disable-high", server="edu")
-row("pci-command-upper-cleared", both(exact(CONFIG, COMMAND, 1), requests("REGION_WRITE")), overwrite_upper,
+row("pci-command-upper-cleared", write_at(COMMAND, 1), overwrite_upper,
     "pci-command-halves", server="edu")
-row("pci-command-not-with-status", both(exact(CONFIG, COMMAND, 4), requests("REGION_WRITE")), refuse(22),
+row("pci-command-not-with-status", write_at(COMMAND, 4), refuse(22),
     "pci-command-status")
 row("pci-decodes", every, decodes(COMMAND, "H", lambda command: not command & 2), "pci-decode-off")
 row("pci-decodes-addresses", every, decodes(BARS, "I", lambda bar: bar != 0), "pci-bars-placed")
@@ -140,7 +145,7 @@ def late_posted(connection, m):
     return [m, late] if late else m
 
 
-row("pci-intx-is-an-edge", set_irqs(lambda s: s.flags & UNMASK), before(write_command(0, 0x64, "I", ALL_ONES)),
+row("pci-intx-is-an-edge", set_irqs(lambda s: s.flags & UNMASK), before(field_write(0, 0x64, "I", ALL_ONES)),
     "pci-intx-level", server="edu", timeout=SLOW)
 row("pci-intx-after-clear", every, spurious(set_irqs(lambda s: s.flags & UNMASK)), "pci-intx-cleared", "pci-intx-qemu",
     server="edu")
@@ -151,7 +156,7 @@ row("pci-intx-wants-master", write_of(CONFIG, COMMAND, "H"),
     server="edu", timeout=SLOW)
 row("pci-posted-write-late", every, late_posted, "pci-intx-qemu", server="edu")
 row("pci-intx-not-again", both(write_of(CONFIG, COMMAND, "H"), lambda m: not written(m, CONFIG, COMMAND, "H") & 0x400),
-    before(write_command(0, 0x64, "I", ALL_ONES)), "pci-intx-enable", server="edu", timeout=SLOW)
+    before(field_write(0, 0x64, "I", ALL_ONES)), "pci-intx-enable", server="edu", timeout=SLOW)
 row("pci-intx-status-missing", *reads(STATUS, "H", lambda status: status & ~8), "pci-intx-status", server="edu")
 row("pci-intx-status-stuck", *reads(STATUS, "H", lambda status: status | 8), "pci-intx-status", server="edu")
 row("pci-intx-with-msi", *writes(MSI_CAP + 2, "H", lambda control: control & ~1), "pci-intx-messages", server="edu")
@@ -165,12 +170,12 @@ row("pci-msix-no-function-mask", *writes(MSIX_CAP + 2, "H", lambda control: cont
     "pci-msix-pending")
 row("pci-msix-function-mask-loses", both(write_of(CONFIG, MSIX_CAP + 2, "H"),
                                          lambda m: not written(m, CONFIG, MSIX_CAP + 2, "H") & 0x4000),
-    before(write_command(0, 0x1c, "I", 0)), "pci-msix-function", timeout=SLOW)
-row("pci-msix-no-vector-mask", both(requests("REGION_WRITE"), field("self", 8, "I", lambda bar: bar == TABLE_BAR)),
+    before(field_write(0, 0x1c, "I", 0)), "pci-msix-function", timeout=SLOW)
+row("pci-msix-no-vector-mask", both(WRITES, region(TABLE_BAR)),
     accept_write, "pci-msix-vector", "pci-msix-both")
 row("pci-msix-vector-mask-is-all", both(write_of(TABLE_BAR, 0x0c, "I"), lambda m: written(m, TABLE_BAR, 0x0c, "I")),
-    behind(write_command(CONFIG, MSIX_CAP + 2, "H", 0xc000)), "pci-msix-others", timeout=SLOW)
-row("pci-msix-masked-by-reset", requests("DEVICE_RESET"), behind(write_command(TABLE_BAR, 0x0c, "I", 1)),
+    behind(field_write(CONFIG, MSIX_CAP + 2, "H", 0xc000)), "pci-msix-others", timeout=SLOW)
+row("pci-msix-masked-by-reset", requests("DEVICE_RESET"), behind(field_write(TABLE_BAR, 0x0c, "I", 1)),
     "pci-msix-unwritten", timeout=SLOW)
 row("pci-msix-no-pending", read_of(TABLE_BAR, PENDING, "I"), alter(TABLE_BAR, PENDING, "I", 0), "pci-msix-pending")
 row("pci-msix-pending-stuck", read_of(TABLE_BAR, PENDING, "I"), alter(TABLE_BAR, PENDING, "I", 1), "pci-msix-pending")

@@ -2,10 +2,12 @@
 
 import os
 
-from mutation import accept, any_of, both, close, drop, every, longer, posted, refuse, replies, requests, row
-from mutation_pci import (BOOL, ERR, EVENTFD, INTX, MASK, MSIX, NONE, REQ, SLOW, TRIGGER, UNMASK, before, disable,
-                          irq_payload, irq_set, is_assign, is_disable, is_take_away, is_trigger, keep, posted_command,
-                          rewrite, set_irqs, spurious, swallow, write_of)
+from accesses import write_of
+from interrupts import (BOOL, ERR, EVENTFD, INTX, MASK, MSIX, NONE, REQ, SLOW, TRIGGER, UNMASK, disable, irq_payload,
+                        irq_set, is_assign, is_disable, is_take_away, is_trigger, keep, rewrite, set_irqs, spurious,
+                        swallow)
+from mutation import (accept, any_of, before, both, close, drop, every, longer, posted, posted_request, refuse, replies,
+                      requests, row)
 
 VECTORS = 8  # of testdev
 
@@ -70,12 +72,9 @@ row("set-disables-whatever-the-start", set_irqs(lambda s: is_disable(s) and s.st
 row("set-disables-whatever-the-flags", set_irqs(lambda s: s.count == 0 and s.flags not in (NONE | TRIGGER, )),
     before(disable(MSIX)), "set-failure-flags", timeout=SLOW)
 
+FIRST_OF = posted_request("SET_IRQS", irq_payload(EVENTFD | TRIGGER, MSIX, 0, 1), lambda m: [os.dup(m.fds[0])])
 
-def first_of(m):
-    return posted_command("SET_IRQS", irq_payload(EVENTFD | TRIGGER, MSIX, 0, 1), [os.dup(m.fds[0])])
-
-
-row("set-assigns-first-of-too-many", set_irqs(lambda s: s.nfds > s.count), before(first_of), "set-failure-descriptors",
+row("set-assigns-first-of-too-many", set_irqs(lambda s: s.nfds > s.count), before(FIRST_OF), "set-failure-descriptors",
     timeout=SLOW)
 
 
@@ -87,7 +86,7 @@ def kind(fd):
     return os.readlink(f"/proc/self/fd/{fd}").split(":")[0]
 
 
-row("set-assigns-up-to-bad-descriptor", assigns_up_to_bad, before(first_of), "set-failure-bad-descriptor",
+row("set-assigns-up-to-bad-descriptor", assigns_up_to_bad, before(FIRST_OF), "set-failure-bad-descriptor",
     timeout=SLOW)
 
 # --- To assign and to trigger ------------------------------------------------------------------------------------

@@ -2,21 +2,18 @@
 
 import os
 
-from mutation import accept, every, refuse, row
-from mutation_pci import (BOOL, EVENTFD, INTX, MASK, NONE, SLOW, UNMASK, before, irq_payload, is_assign,
-                          posted_command, rewrite, set_irqs, spurious, swallow, write_of)
+from accesses import write_of
+from interrupts import (BOOL, EVENTFD, INTX, MASK, NONE, SLOW, UNMASK, irq_payload, is_assign, rewrite, set_irqs,
+                        spurious, swallow)
+from mutation import accept, before, every, posted_request, refuse, row
 
 
 def masks(action):
     return set_irqs(lambda s: s.flags & action and s.index == INTX)
 
 
-def to_nobody(m):
-    eventfds = [os.eventfd(0) for _ in m.fds]
-    return posted_command("SET_IRQS", m.payload, eventfds)
-
-
-UNMASK_INTX = posted_command("SET_IRQS", irq_payload(NONE | UNMASK, INTX, 0, 1))
+TO_NOBODY = posted_request("SET_IRQS", lambda m: m.payload, lambda m: [os.eventfd(0) for _ in m.fds])
+UNMASK_INTX = posted_request("SET_IRQS", irq_payload(NONE | UNMASK, INTX, 0, 1))
 
 
 def unmask_only_once_for_each_mask(connection, m):
@@ -30,7 +27,7 @@ row("set-device-signals-twice", every, spurious(write_of(0, 0x1c, "I")), "set-de
 row("set-device-signals-at-end", every, spurious(write_of(0, 0x64, "I")), "set-device", "set-device-adds",
     server="edu")
 row("set-device-swallowed", set_irqs(is_assign), swallow, "set-device", "set-device-adds", timeout=SLOW)
-row("set-loses-due-messages", set_irqs(is_assign), before(to_nobody), "set-late-message", timeout=SLOW)
+row("set-loses-due-messages", set_irqs(is_assign), before(TO_NOBODY), "set-late-message", timeout=SLOW)
 row("set-loses-due-intx", set_irqs(is_assign), swallow, "set-late-intx", server="edu", timeout=SLOW)
 row("set-mask-does-nothing", masks(MASK), accept(), "set-mask", "set-mask-bool", "set-unmask-bool-zero",
     "set-unmask-due", server="edu")
@@ -42,7 +39,7 @@ row("set-unmask-of-any-bool", set_irqs(lambda s: s.flags == BOOL | UNMASK), rewr
 row("set-unmask-does-nothing", masks(UNMASK), accept(), "set-unmask-due", "set-automasked", server="edu", timeout=SLOW)
 row("set-mask-counts", masks(MASK | UNMASK), unmask_only_once_for_each_mask, "set-mask-twice", server="edu",
     timeout=SLOW)
-row("set-not-automasked", write_of(0, 0x60, "I"), before(lambda _: UNMASK_INTX.copy()), "set-automasked", server="edu")
+row("set-not-automasked", write_of(0, 0x60, "I"), before(UNMASK_INTX), "set-automasked", server="edu")
 row("set-no-unmask-eventfd", set_irqs(lambda s: s.flags == EVENTFD | UNMASK), refuse(22), "set-unmask-eventfd",
     "set-qemu-kvm", server="edu")
 row("set-unmask-eventfd-unread", set_irqs(lambda s: s.flags == EVENTFD | UNMASK), swallow, "set-unmask-eventfd",

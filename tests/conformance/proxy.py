@@ -60,6 +60,8 @@ class Message:
     cuts: tuple = ()  # offsets at which a segment ends
     join: bool = False  # kept back, and sent in one segment with the message behind it
     number: int = 0  # how many of its command and kind came before it on this connection
+    connection: int = 0  # which of the proxy's it is on, from 0
+    state: Optional[int] = 2  # of migration, as far as the client could know when this came; None: it cannot
 
     @property
     def is_reply(self):
@@ -191,10 +193,13 @@ class Connection:
 
     def __init__(self, proxy, client, server):
         self.proxy = proxy
+        self.number = proxy.connections
+        proxy.connections += 1
         self.client, self.server = Stream(client), Stream(server)
         self.twins = {}
         self.asked = {}  # requests that wait for their reply: (from the client, twin, id, command): [message]
         self.seen = {}
+        self.state = 2  # Message.state
         self.memory = {}
         self.kept = []  # descriptors that a mutation keeps, until the connection ends
         self.epoll = select.epoll()
@@ -228,8 +233,24 @@ class Connection:
         kind = (m.from_client, m.command, m.is_reply)
         m.number = self.seen.get(kind, 0)
         self.seen[kind] = m.number + 1
+        m.connection = self.number
         if not m.flags & (REPLY | NO_REPLY):
             self.asked.setdefault(key, []).append(m)
+
+    def follow(self, m):
+        """A reply that goes to the client may tell it of another state of migration."""
+        if m.from_client or not m.is_reply or m.request is None:
+            return
+        failed, asked = m.flags & ERROR, m.request.payload
+        if m.command == COMMANDS["DEVICE_RESET"] and not failed:
+            self.state = 2
+        if m.command != COMMANDS["DEVICE_FEATURE"] or len(asked) < 8:
+            return
+        flags = int.from_bytes(asked[4:8], "little")
+        if flags == 0x20002 and len(asked) >= 12:  # SET of MIG_DEVICE_STATE
+            self.state = None if failed else int.from_bytes(asked[8:12], "little")
+        if flags == 0x10002 and not failed and len(m.payload) >= 12:  # GET
+            self.state = int.from_bytes(m.payload[8:12], "little")
 
     def pair(self, m):
         """A message with the reply bit answers the oldest request of its id; some peers' refusals lack the bit."""
@@ -250,18 +271,20 @@ class Connection:
                 index = int(digits[:len(digits) - len(digits.lstrip(b"0123456789"))] or b"-1")
                 if 0 <= index < len(m.fds):
                     self.interpose_twin(index, m.fds)
+        self.follow(m)
         self.to(m.from_client, m.twin).send(m)
 
     def handle(self, m):
         self.pair(m)
         self.remember(m)
         came = set(m.fds)
+        m.state = self.state
         out = self.proxy.mutate(self, m)
         kept = set()
         for one in out:
             kept.update(one.fds)
             self.forward(one)
-        for fd in (came | set(m.fds)) - kept:
+        for fd in came - kept:
             os.close(fd)
 
     def run(self):
@@ -311,6 +334,7 @@ class Proxy:
         self.server = None
         self.path = None
         self.memory = {}  # of the mutation, over all connections
+        self.connections = 0
 
     def start(self, command):
         self.folder = tempfile.TemporaryDirectory(prefix="proxy-")

@@ -22,10 +22,10 @@
 
 #include "../raw/client.h"
 #include "../report.h"
+#include "../target.h"
 
 struct exerciser;
 struct judge;
-struct target;
 
 /* What the server has to have; a check is skipped, with the reason, if something is missing. */
 enum {
@@ -87,7 +87,7 @@ struct facts {
 struct judge {
     struct ob_raw raw;
     struct facts facts;
-    struct target *target;
+    struct target *target; /* the process that `raw` is connected to */
     int timeout_ms;
     /* private to the exercisers */
     bool posting; /* bar_write() posts */
@@ -102,6 +102,8 @@ struct judge {
     char text[600];
     struct transcript *transcript;
     struct held *held;
+    struct target *first, second;
+    struct ob_raw aside; /* the connection to the one of them that target is not */
 };
 
 /* --- Ends -------------------------------------------------------------------------------------------------------- */
@@ -140,6 +142,11 @@ void judge_close(struct judge *j);
 void judge_reconnect(struct judge *j);
 /* The same, not negotiated. */
 void judge_reconnect_bare(struct judge *j);
+/* A second process of the server's program, for checks that NEED_SPAWN: all goes there from now on, over a negotiated
+ * connection of its own. It is started when a check first asks for it, and ended with that check. */
+void judge_second(struct judge *j);
+/* All goes to the first process again, whose connection is as it was. */
+void judge_first(struct judge *j);
 /* VERSION 0.0 with that text (NULL: none). The reply's payload, NUL-terminated; 0 or the errno of a refusal. */
 int judge_version(struct judge *j, uint16_t major, uint16_t minor, const char *json, struct ob_raw_message **reply);
 /* What the judge offers when it is not the negotiation that is judged. */
@@ -178,6 +185,12 @@ uint64_t signals(struct judge *j, int fd);
 uint64_t want_signal(struct judge *j, int fd, const char *what);
 /* Whether the other side closed its end within the timeout. */
 void want_hangup(struct judge *j, int fd, const char *what);
+
+/* --- The server's process, with NEED_SPAWN ------------------------------------------------------------------------ */
+
+long server_memory(struct judge *j);          /* KiB that it has written to */
+unsigned server_descriptors(struct judge *j); /* open ones */
+void judge_restart(struct judge *j);          /* ends it, and connects to a new one */
 
 /* --- Things that checks do often ---------------------------------------------------------------------------------- */
 

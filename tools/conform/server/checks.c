@@ -4,18 +4,35 @@
 
 /* clang-format off: a line for each area. */
 #define TABLES(X)       \
+    X(feature)          \
     X(header)           \
     X(info)             \
+    X(io_fds)           \
     X(irq)              \
     X(map)              \
+    X(mig_data)         \
+    X(mig_data_hostile) \
+    X(migration)        \
+    X(migration_arcs)   \
+    X(migration_ends)   \
+    X(migration_still)  \
+    X(migration_stream) \
+    X(multi)            \
     X(pci)              \
     X(pci_capabilities) \
     X(pci_interrupts)   \
+    X(read)             \
+    X(region)           \
+    X(region_caps)      \
+    X(region_memory)    \
     X(reset)            \
     X(reset_migration)  \
     X(set_irqs)         \
     X(set_irqs_device)  \
-    X(set_irqs_signals)
+    X(set_irqs_signals) \
+    X(write)            \
+    X(write_config)     \
+    X(write_posted)
 /* clang-format on */
 
 #define X(area) extern const struct check server_##area##_checks[];

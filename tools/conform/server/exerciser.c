@@ -3,9 +3,9 @@
 
 #include <time.h>
 
-extern const struct exerciser exerciser_16550, exerciser_edu, exerciser_testdev;
+extern const struct exerciser exerciser_edu, exerciser_serial, exerciser_testdev;
 
-static const struct exerciser *const known[] = { &exerciser_16550, &exerciser_edu, &exerciser_testdev };
+static const struct exerciser *const known[] = { &exerciser_edu, &exerciser_serial, &exerciser_testdev };
 
 const struct exerciser *exerciser_find(uint16_t vendor, uint16_t device, uint32_t class_code)
 {

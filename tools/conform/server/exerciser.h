@@ -12,17 +12,17 @@
 #define EXERCISER_IOVA UINT64_C(0x0f000000)
 #define EXERCISER_SIZE UINT64_C(0x00100000)
 
+struct exerciser_register {
+    uint32_t region, width; /* width: of its accesses; 0: no more */
+    uint64_t offset;
+};
+
 struct exerciser {
     const char *name;
     uint16_t vendor, device;
     uint32_t class_code; /* not 0: every device of this class, whatever its ids */
     uint32_t irqs;       /* bit n: raise() works with VFIO_PCI_*_IRQ_INDEX n */
     uint32_t max_copy;   /* bytes; 0: no DMA */
-    /* A register that reads differently after its lowest bit was written inverted, until a reset. */
-    struct {
-        uint32_t bar, width;
-        uint64_t offset;
-    } scratch;
     /* The condition of a vector (INTx: 0) becomes true, or false; both may be repeated. */
     void (*raise)(struct judge *j, uint32_t index, unsigned vector);
     void (*lower)(struct judge *j, uint32_t index, unsigned vector);
@@ -31,6 +31,14 @@ struct exerciser {
     /* Whether that is over, and how: -1: it is not; 0: it is, as far as the device can tell; or an errno. */
     int (*copied)(struct judge *j);
     void (*begin)(struct judge *j); /* before the first copy of a check; optional */
+    /* Registers that keep what is written to them, and do nothing else. */
+    const struct exerciser_register *keep;
+    /* Others that can be read without an effect, and do not change by themselves. */
+    const struct exerciser_register *show;
+    /* Gives those of `show` that can have any other values, which differ for each seed from 1 to 255. */
+    void (*mark)(struct judge *j, uint8_t seed);
+    /* How often the doorbell rang that a write of `value` there rings; NULL: the device has none. */
+    uint64_t (*rings)(struct judge *j, uint32_t region, uint64_t offset, uint64_t value);
 };
 
 /* NULL: not known. */

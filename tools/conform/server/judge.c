@@ -12,7 +12,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../target.h"
 #include "../transcript.h"
 
 const char judge_capabilities[] =
@@ -257,6 +256,52 @@ void judge_reconnect(struct judge *j)
     want_ok(j, judge_version(j, 0, 0, judge_capabilities, NULL), "VERSION");
 }
 
+void judge_restart(struct judge *j)
+{
+    ob_raw_close(&j->raw);
+    target_stop(j->target);
+    judge_reconnect(j);
+}
+
+/* A queue that is empty ends in the structure itself. */
+static void move(struct ob_raw *to, const struct ob_raw *from)
+{
+    *to = *from;
+    if (to->queue == NULL)
+        to->queue_tail = &to->queue;
+}
+
+static void swap_processes(struct judge *j)
+{
+    struct ob_raw now = j->raw;
+
+    move(&j->raw, &j->aside);
+    move(&j->aside, &now);
+    j->target = j->target == j->first ? &j->second : j->first;
+}
+
+void judge_second(struct judge *j)
+{
+    int err;
+
+    if (j->target == &j->second)
+        return;
+    if (j->second.command == NULL) {
+        err = target_again(&j->second, j->first);
+        want(j, err == 0, "the judge cannot start the server a second time: %s", strerror(-err));
+        ob_raw_init(&j->aside, -1);
+    }
+    swap_processes(j);
+    if (j->raw.fd < 0)
+        judge_reconnect(j);
+}
+
+void judge_first(struct judge *j)
+{
+    if (j->target == &j->second)
+        swap_processes(j);
+}
+
 int judge_version(struct judge *j, uint16_t major, uint16_t minor, const char *json, struct ob_raw_message **reply)
 {
     size_t text = json == NULL ? 0 : strlen(json) + 1;
@@ -467,6 +512,18 @@ static void run(struct judge *j)
     j->check->run(j);
 }
 
+static void note_death(struct judge *j, struct target *target, const char *who)
+{
+    size_t used = strlen(j->text);
+
+    if (!target_died(target))
+        return;
+    snprintf(j->text + used, sizeof(j->text) - used, "%s%s died (%s %d)", used > 0 ? "; " : "", who,
+             WIFSIGNALED(target->status) ? "signal" : "status",
+             WIFSIGNALED(target->status) ? WTERMSIG(target->status) : WEXITSTATUS(target->status));
+    j->verdict = FAILED;
+}
+
 enum verdict judge_run(struct judge *j, const struct check *check)
 {
     j->check = check;
@@ -478,16 +535,13 @@ enum verdict judge_run(struct judge *j, const struct check *check)
     transcript_clear(j->transcript);
     if (setjmp(j->out) == 0)
         run(j);
+    judge_first(j);
     ob_raw_close(&j->raw);
+    ob_raw_close(&j->aside);
     release_all(j);
-    if (target_died(j->target)) {
-        size_t used = strlen(j->text);
-
-        snprintf(j->text + used, sizeof(j->text) - used, "%sthe server died (%s %d)", used > 0 ? "; " : "",
-                 WIFSIGNALED(j->target->status) ? "signal" : "status",
-                 WIFSIGNALED(j->target->status) ? WTERMSIG(j->target->status) : WEXITSTATUS(j->target->status));
-        j->verdict = FAILED;
-    }
+    note_death(j, &j->second, "the second server");
+    target_free(&j->second);
+    note_death(j, j->first, "the server");
     return (enum verdict)j->verdict;
 }
 
@@ -498,8 +552,11 @@ void judge_transcript(struct judge *j, FILE *to, const char *indent)
 
 int judge_init(struct judge *j, struct target *target, int timeout_ms)
 {
-    *j = (struct judge){ .target = target, .timeout_ms = timeout_ms, .transcript = transcript_new() };
+    *j = (struct judge){
+        .target = target, .first = target, .second.pid = -1, .timeout_ms = timeout_ms, .transcript = transcript_new()
+    };
     ob_raw_init(&j->raw, -1);
+    ob_raw_init(&j->aside, -1);
     return j->transcript == NULL ? -ENOMEM : 0;
 }
 

@@ -1,13 +1,10 @@
 /* set_irqs_signals.c: VU-SET: which eventfds SET_IRQS assigns, signals, replaces and takes away, on any device. */
 #include "irqs.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
-
-#include "../target.h"
 
 /* --- To assign, and to signal ------------------------------------------------------------------------------------ */
 
@@ -241,22 +238,6 @@ static void set_replace_silent(struct judge *j)
     want_none(j, fds[0], "vector 0 got another eventfd in place of this one, and was triggered");
 }
 
-/* The server's process has so many descriptors open. */
-static unsigned open_descriptors(struct judge *j)
-{
-    char path[64];
-    unsigned n = 0;
-    DIR *folder;
-
-    snprintf(path, sizeof(path), "/proc/%d/fd", (int)j->target->pid);
-    folder = opendir(path);
-    want(j, folder != NULL, "%s: %s", path, strerror(errno));
-    while (readdir(folder) != NULL)
-        n++;
-    closedir(folder);
-    return n;
-}
-
 static void set_replace_closed(struct judge *j)
 {
     const uint32_t index = irqs_any(j);
@@ -264,7 +245,7 @@ static void set_replace_closed(struct judge *j)
     unsigned before, now = 0;
 
     irqs_ready(j, index);
-    before = open_descriptors(j);
+    before = server_descriptors(j);
     for (unsigned i = 0; i < turns; i++) {
         const int fd = judge_eventfd(j);
 
@@ -273,7 +254,7 @@ static void set_replace_closed(struct judge *j)
     }
     /* A server may close them later than it answers, and nothing tells when. */
     for (int waited = 0; waited <= j->timeout_ms; waited++) {
-        now = open_descriptors(j);
+        now = server_descriptors(j);
         if (now < before + turns)
             return;
         nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
