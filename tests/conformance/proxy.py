@@ -254,12 +254,11 @@ class Connection:
     def handle(self, m):
         self.pair(m)
         self.remember(m)
-        out = self.proxy.mutate(self, m)
-        kept = set()
-        for one in out:
+        came, kept = set(m.fds), set()
+        for one in self.proxy.mutate(self, m):
             kept.update(one.fds)
             self.forward(one)
-        for fd in set(m.fds) - kept:
+        for fd in came - kept:
             os.close(fd)
 
     def run(self):

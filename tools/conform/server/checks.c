@@ -3,10 +3,15 @@
 #include "check.h"
 
 /* clang-format off: a line for each area. */
-#define TABLES(X) \
-    X(header)     \
-    X(info)       \
-    X(map)
+#define TABLES(X)  \
+    X(dma)         \
+    X(dma_replies) \
+    X(header)      \
+    X(info)        \
+    X(map)         \
+    X(map_memory)  \
+    X(unmap)       \
+    X(unmap_memory)
 /* clang-format on */
 
 #define X(area) extern const struct check server_##area##_checks[];
