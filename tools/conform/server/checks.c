@@ -8,6 +8,9 @@
     X(dma_replies) \
     X(header)      \
     X(info)        \
+    X(log)         \
+    X(log_pages)   \
+    X(log_reports) \
     X(map)         \
     X(map_memory)  \
     X(unmap)       \
