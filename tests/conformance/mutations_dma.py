@@ -2,7 +2,7 @@
 
 import struct
 
-from memory import FROM, PAGE, TO, range_is, rings, then_ask, while_dma
+from memory import FROM, PAGE, TO, rings, then_ask, while_dma
 from mutation import COMMANDS, ERROR, NO_REPLY, REPLY, accepted, any_of, both, change, client_replies, drop, field, \
     longer, poke, refuse, refused, replies, requests, row, server_requests, shorter
 
@@ -14,7 +14,7 @@ EBUSY, EPROTO, EEXIST = 16, 71, 17
 
 # --- What is asked for
 row("dma-data-wrong", both(READ_REPLY, accepted), poke(16, "B", lambda byte: byte ^ 1), "dma-data", "dma-mixed",
-    "dma-write-layout", "dma-max-data", "dma-max-data-page", "dma-piece")
+    "dma-write-layout", "dma-piece")
 row("dma-write-one-further", WRITE, poke(0, "Q", lambda address: address + 1), "dma-data", "dma-write-layout")
 row("dma-read-one-further", READ, poke(0, "Q", lambda address: address + 1), "dma-data", "dma-mixed")
 row("dma-read-count-4", READ, shorter(4), "dma-read-layout")
@@ -31,15 +31,6 @@ row("dma-read-beyond", RANG, then_ask("DMA_READ", FROM + PAGE - LEN, 2 * LEN), "
 row("dma-write-beyond", RANG, then_ask("DMA_WRITE", TO - LEN, 2 * LEN, bytes(2 * LEN)), "dma-write-beyond")
 row("dma-read-write-only", RANG, then_ask("DMA_READ", FROM, LEN), "dma-not-readable")
 row("dma-write-read-only", RANG, then_ask("DMA_WRITE", TO, LEN, bytes(LEN)), "dma-not-writeable")
-
-
-def ignores_limit(_, m):
-    for limit in (b"1000", b"4095"):
-        m.payload = m.payload.replace(b'"max_data_xfer_size":' + limit, b'"max_data_xfer_size":4096')
-    return m
-
-
-row("dma-ignores-max-data", requests("VERSION"), ignores_limit, "dma-max-data", "dma-max-data-page")
 
 
 def large_pieces(_, m):
@@ -60,7 +51,7 @@ row("dma-pieces-of-36k", both(any_of(READ, READ_REPLY),
 # --- Meanwhile
 ANY = requests()
 row("dma-busy-meanwhile", ANY, while_dma(refuse(EBUSY)), "dma-meanwhile-read", "dma-meanwhile-write",
-    "dma-meanwhile-reset", "dma-ids")
+    "dma-meanwhile-reset")
 
 
 def stalled(connection, m):
@@ -83,24 +74,6 @@ def notes_wait(connection, m):
 row("dma-stalls", any_of(ANY, READ, READ_REPLY),
     lambda connection, m: (stalled if m.from_client else notes_wait)(connection, m),
     "dma-meanwhile-read", "dma-meanwhile-reset", timeout=500)
-
-
-def loses_next(connection, m):
-    """The command that is read with a reply is lost."""
-    if m.is_reply:
-        connection.memory["lose"] = True
-        return m
-    return None if connection.memory.pop("lose", False) else m
-
-
-row("dma-reply-eats-command", any_of(requests("GET_INFO"), READ_REPLY), loses_next, "dma-meanwhile-stream")
-
-
-def taken_for_reply(connection, m):
-    return None if connection.asked.get((False, False, m.id, COMMANDS["DMA_READ"])) else m
-
-
-row("dma-command-taken-for-reply", requests("GET_INFO"), taken_for_reply, "dma-ids", timeout=500)
 
 # --- Replies
 
@@ -173,8 +146,6 @@ def for_the_last(connection, m):
 
 row("dma-late-reply-taken", any_of(READ, READ_REPLY), for_the_last, "dma-late")
 row("dma-unanswered-kept", both(READ, lambda m: m.number >= 16), drop, "dma-unanswered", timeout=500)
-row("dma-goes-on-after-reset", READ_REPLY, then_ask("DMA_READ", FROM + 16, 16), "dma-reset-pieces",
-    "unmap-pieces-read")
 row("dma-goes-on-after-unmap", WRITE_REPLY, then_ask("DMA_WRITE", TO + 16, 16, bytes(16)), "unmap-pieces-write")
 
 

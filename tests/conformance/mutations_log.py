@@ -66,7 +66,7 @@ row("log-nothing-found", REPORTED, bits(lambda word: 0), "log-mapped", "log-mess
     "log-beyond", "log-larger", "log-larger-tail", "log-larger-huge", "log-smaller", "log-smaller-middle",
     "log-clears", "log-clears-messages", "log-clears-part", "log-refused-keeps", "log-unmapped", "log-under-way",
     "log-race", "log-second-start", "log-second-start-other", "log-clean-again", "log-mapped-later",
-    "log-messages-later", "log-remapped", "log-no-room", "log-reset")
+    "log-messages-later", "log-remapped", "log-no-room")
 row("log-reads-too", both(REPORTED, field("request", 8, "Q", lambda iova: iova == FROM)), bits(lambda word: 1),
     "log-reads", "log-reads-messages")
 row("log-first-page-only", REPORTED, bits(lambda word: word & ~(word << 1)), "log-edges", "log-edges-messages",
@@ -157,8 +157,8 @@ def bitmap_alone(_, m):
 
 
 row("log-report-bitmap-alone", REPORTED, bitmap_alone, "log-report-layout")
-row("log-reports-always", REPORT_REFUSED, accept(empty), "log-not-started", "log-stopped", "log-ends",
-    "log-page-size", "log-length-zero", "log-report-wrap")
+row("log-reports-always", REPORT_REFUSED, accept(empty), "log-not-started", "log-stopped", "log-page-size",
+    "log-length-zero", "log-report-wrap")
 row("log-report-other-errno", REPORT_REFUSED, refuse(E2BIG), "log-page-size", "log-length-zero", "log-report-wrap")
 row("log-never-stops", asks(STOP), accept(repeated), "log-stop", "log-stopped", "log-clean-again")
 row("log-stop-refused", asks(STOP), refuse(EINVAL), "log-stop", "log-stopped", "log-hints")
@@ -172,17 +172,6 @@ row("log-second-start-anew", both(asks(START), lambda m: m.number > 0), first_te
     "log-second-start", "log-second-start-other")
 row("log-starts-dirty", REPORTED, bits(lambda word: word | 1 << 3), "log-clean", "log-clean-again",
     "log-nothing")
-row("log-ends-with-reset", requests("DEVICE_RESET"), first_tell("DEVICE_FEATURE", STOPS), "log-reset")
-
-
-def outlives(connection, m):
-    """Logging outlives the client."""
-    if connection.proxy.memory.setdefault("first", connection) is connection:
-        return m
-    return m.reply(error=EBUSY) if m.request is None else accept(empty)(connection, m)
-
-
-row("log-outlives-client", asks(START), outlives, "log-ends")
 
 # --- Too much
 row("log-no-room-given", both(asks(REPORT), field("self", 0, "I", lambda argsz: argsz < 40)), poke(0, "I", 4096),

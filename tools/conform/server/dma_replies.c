@@ -243,23 +243,6 @@ static void check_late(struct judge *j)
     want(j, guest_all(to->bytes, LEN, 0x11), "the device took a late answer for that to another DMA_READ");
 }
 
-/* The client takes so little at a time that the transfer has just begun. */
-static void check_reset_pieces(struct judge *j)
-{
-    struct ob_raw_message *asked;
-
-    judge_reconnect_bare(j);
-    want_ok(j, judge_version(j, 0, 0, "{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":16}}", NULL),
-            "VERSION");
-    asked = begin(j, OB_RAW_DMA_READ);
-    device_on(j, true);
-    j->guest->later = 0;
-    guest_answer_well(j, asked, 0x99);
-    want_alive(j, "after a late answer to DMA_READ");
-    want_alive(j, "after a late answer to DMA_READ");
-    want(j, j->guest->reads == 0 && j->guest->writes == 0, "after a reset the device goes on with a transfer");
-}
-
 /* More than any server has room for, if it keeps them all. */
 static void check_unanswered(struct judge *j)
 {
@@ -341,9 +324,6 @@ const struct check server_dma_replies_checks[] = {
     { { "dma-unanswered", "VU-DMA-17", "after 40 transfers without an answer, each given up by a reset, others work" },
       NEED_DMA | NEED_RESET,
       check_unanswered },
-    { { "dma-reset-pieces", "VU-RESET-6", "a reset ends a transfer that is in the middle of reading" },
-      NEED_DMA | NEED_RESET,
-      check_reset_pieces },
     { { "dma-gone", "VU-DMA-17", "a client that leaves without an answer leaves a device that works" },
       NEED_DMA,
       check_gone },

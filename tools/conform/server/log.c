@@ -313,15 +313,6 @@ static void check_probe(struct judge *j)
     }
 }
 
-static void check_ends(struct judge *j)
-{
-    log_start(j, j->facts.page, NULL, 0);
-    judge_reconnect(j);
-    want_refused(j, log_report_as(j, pages(j, 1), j->facts.page, 8, NULL),
-                 "DMA_LOGGING_REPORT of a client that did not start to log");
-    log_start(j, j->facts.page, NULL, 0);
-}
-
 const struct check server_log_checks[] = {
     { { "log-start-reply", "VU-LOG-3", "the reply to DMA_LOGGING_START repeats the ranges" },
       NEED_LOGGING,
@@ -362,6 +353,5 @@ const struct check server_log_checks[] = {
       0,
       check_nothing },
     { { "log-probe", "VU-LOG-21", "PROBE says that all three features are there, or none" }, 0, check_probe },
-    { { "log-ends", "VU-CON-17", "logging ends with the connection" }, NEED_LOGGING, check_ends },
     { { NULL, NULL, NULL }, 0, NULL },
 };

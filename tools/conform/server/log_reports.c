@@ -256,16 +256,6 @@ static void check_second_other(struct judge *j)
     second(j, 16, 1);
 }
 
-static void check_reset(struct judge *j)
-{
-    struct log l = log_begin(j, true);
-
-    log_write(j, &l, 3, 0, LEN);
-    device_on(j, true);
-    log_write(j, &l, 5, 0, LEN);
-    log_want(j, &l, log_bit(3) | log_bit(5), "after writes before and behind a reset");
-}
-
 const struct check server_log_reports_checks[] = {
     { { "log-larger", "VU-LOG-9", "a report with larger pages has those of which a part was written" },
       LOG_NEEDS,
@@ -304,6 +294,5 @@ const struct check server_log_reports_checks[] = {
     { { "log-no-room", "VU-LOG-19", "a report that argsz has no room for is not given, and nothing is lost" },
       LOG_NEEDS,
       check_no_room },
-    { { "log-reset", "VU-RESET-9", "logging goes on over a reset" }, LOG_NEEDS | NEED_RESET, check_reset },
     { { NULL, NULL, NULL }, 0, NULL },
 };
