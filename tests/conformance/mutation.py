@@ -108,6 +108,11 @@ def nth(number):
     return lambda m: m.number == number
 
 
+def checks_only(m):
+    """Not the survey's three connections: when it fails, no check is made."""
+    return m.connection >= 3
+
+
 def field(where, offset, form, test):
     """A field of the payload of the message ("self") or of what it answers ("request") that satisfies `test`."""
     def touches(m):
@@ -184,6 +189,14 @@ def extra_descriptor(_, m):
     return m
 
 
+def descriptor(make):
+    """Other descriptors instead; `make` gives a new one for each that came."""
+    def transform(_, m):
+        m.fds = [make(fd) for fd in m.fds]
+        return m
+    return transform
+
+
 def shorter(count):
     def transform(_, m):
         m.payload = m.payload[:max(0, len(m.payload) - count)]
@@ -196,6 +209,20 @@ def longer(data):
         m.payload = m.payload + data
         return m
     return transform
+
+
+def padded(data):
+    """Bytes that are not there are read all the same: a payload shorter than `data` is completed from it."""
+    def transform(_, m):
+        m.payload = m.payload + data[len(m.payload):]
+        return m
+    return transform
+
+
+def answered(_, m):
+    """A posted command is executed as if it were not posted."""
+    m.flags &= ~NO_REPLY
+    return m
 
 
 def close(connection, m):

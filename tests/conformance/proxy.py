@@ -60,6 +60,7 @@ class Message:
     cuts: tuple = ()  # offsets at which a segment ends
     join: bool = False  # kept back, and sent in one segment with the message behind it
     number: int = 0  # how many of its command and kind came before it on this connection
+    connection: int = 0  # which of the proxy's it is on, from 0
 
     @property
     def is_reply(self):
@@ -191,6 +192,8 @@ class Connection:
 
     def __init__(self, proxy, client, server):
         self.proxy = proxy
+        self.number = proxy.connections
+        proxy.connections += 1
         self.client, self.server = Stream(client), Stream(server)
         self.twins = {}
         self.asked = {}  # requests that wait for their reply: (from the client, twin, id, command): [message]
@@ -227,6 +230,7 @@ class Connection:
         kind = (m.from_client, m.command, m.is_reply)
         m.number = self.seen.get(kind, 0)
         self.seen[kind] = m.number + 1
+        m.connection = self.number
         if not m.flags & (REPLY | NO_REPLY):
             self.asked.setdefault(key, []).append(m)
 
@@ -306,6 +310,7 @@ class Proxy:
         self.server = None
         self.path = None
         self.memory = {}  # of the mutation, over all connections
+        self.connections = 0
 
     def start(self, command):
         self.folder = tempfile.TemporaryDirectory(prefix="proxy-")

@@ -30,7 +30,8 @@ def judge(server, name, checks, timeout=3000):
     proxy = [sys.executable, str(HERE / "proxy.py"), "--socket-path", "{socket}"]
     if name:
         proxy += ["--mutation", name]
-    proxy += ["--", TESTDEV] if server == "testdev" else ["--", OUTBOARD, "serve", server]
+    # Memory for the largest transfer.
+    proxy += ["--", TESTDEV, "-o", "bar2_size=2m"] if server == "testdev" else ["--", OUTBOARD, "serve", server]
     command = [OUTBOARD, "conform", "--spawn", " ".join(proxy), "--strict", "--timeout", str(timeout)]
     for check in checks:
         command += ["--check", check]

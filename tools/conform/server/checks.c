@@ -3,18 +3,27 @@
 #include "check.h"
 
 /* clang-format off: a line for each area. */
-#define TABLES(X)  \
-    X(dma)         \
-    X(dma_replies) \
-    X(header)      \
-    X(info)        \
-    X(log)         \
-    X(log_pages)   \
-    X(log_reports) \
-    X(map)         \
-    X(map_memory)  \
-    X(unmap)       \
-    X(unmap_memory)
+#define TABLES(X)    \
+    X(dma)           \
+    X(dma_replies)   \
+    X(header)        \
+    X(info)          \
+    X(io_fds)        \
+    X(log)           \
+    X(log_pages)     \
+    X(log_reports)   \
+    X(map)           \
+    X(map_memory)    \
+    X(multi)         \
+    X(read)          \
+    X(region)        \
+    X(region_caps)   \
+    X(region_memory) \
+    X(unmap)         \
+    X(unmap_memory)  \
+    X(write)         \
+    X(write_config)  \
+    X(write_posted)
 /* clang-format on */
 
 #define X(area) extern const struct check server_##area##_checks[];

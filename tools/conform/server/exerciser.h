@@ -12,6 +12,12 @@
 #define EXERCISER_IOVA UINT64_C(0x0f000000)
 #define EXERCISER_SIZE UINT64_C(0x00100000)
 
+/* A register that keeps what is written to it, and does nothing else. */
+struct exerciser_register {
+    uint32_t region, width; /* width: of its accesses; 0: no more */
+    uint64_t offset;
+};
+
 struct exerciser {
     const char *name;
     uint16_t vendor, device;
@@ -26,6 +32,9 @@ struct exerciser {
     /* Whether that is over, and how: -1: it is not; 0: it is, as far as the device can tell; or an errno. */
     int (*copied)(struct judge *j);
     void (*begin)(struct judge *j); /* before the first copy of a check; optional */
+    const struct exerciser_register *keep;
+    /* How often the doorbell rang that a write of `value` there rings; NULL: the device has none. */
+    uint64_t (*rings)(struct judge *j, uint32_t region, uint64_t offset, uint64_t value);
 };
 
 /* NULL: not known. */

@@ -51,6 +51,8 @@ static int edu_copied(struct judge *j)
     return -1;
 }
 
+static const struct exerciser_register keep[] = { { 0, 8, SOURCE }, { 0, 0, 0 } };
+
 const struct exerciser exerciser_edu = {
     .name = "edu",
     .vendor = 0x1234,
@@ -61,4 +63,5 @@ const struct exerciser exerciser_edu = {
     .lower = edu_lower,
     .copy = edu_copy,
     .copied = edu_copied,
+    .keep = keep,
 };

@@ -8,6 +8,7 @@
 #define RING_CTRL 0x8c
 #define DOORBELL  0x90
 #define RING_DONE 0x94
+#define RINGS     0x200
 
 struct entry {
     uint64_t from, to;
@@ -55,6 +56,30 @@ static int testdev_copied(struct judge *j)
     return (int)(__atomic_load_n(&entry->status, __ATOMIC_ACQUIRE) & 0xffff);
 }
 
+static unsigned event(uint32_t region, uint64_t offset, uint64_t value)
+{
+    switch (region) {
+    case 0:
+        return offset < 0x108 ? 0 : offset >= 0x110 ? 3 : value == 0x1234 ? 1 : 2;
+    case 1:
+        return 4;
+    case VFIO_PCI_NUM_REGIONS:
+        return 5;
+    default:
+        return 6 + (unsigned)offset / 4;
+    }
+}
+
+static uint64_t testdev_rings(struct judge *j, uint32_t region, uint64_t offset, uint64_t value)
+{
+    return bar_read(j, 0, RINGS + 4 * event(region, offset, value), 4);
+}
+
+/* SCRATCH and WIDE of BAR 0, IO32 of BAR 1, bytes of BAR 4, REGION of region 9. */
+static const struct exerciser_register keep[] = {
+    { 0, 4, 0x04 }, { 0, 8, 0x70 }, { 1, 4, 0x04 }, { 4, 8, 0x00 }, { VFIO_PCI_NUM_REGIONS, 4, 0x00 }, { 0, 0, 0 },
+};
+
 const struct exerciser exerciser_testdev = {
     .name = "testdev",
     .vendor = 0x1234,
@@ -67,4 +92,6 @@ const struct exerciser exerciser_testdev = {
     .copy = testdev_copy,
     .copied = testdev_copied,
     .begin = testdev_begin,
+    .keep = keep,
+    .rings = testdev_rings,
 };
