@@ -29,6 +29,8 @@ row("dma-write-unmapped", RANG, then_ask("DMA_WRITE", TO, LEN, bytes(LEN)), "dma
     "unmap-no-dma-write")
 row("dma-read-beyond", RANG, then_ask("DMA_READ", FROM + PAGE - LEN, 2 * LEN), "dma-read-beyond")
 row("dma-write-beyond", RANG, then_ask("DMA_WRITE", TO - LEN, 2 * LEN, bytes(2 * LEN)), "dma-write-beyond")
+row("dma-read-wraps", RANG, then_ask("DMA_READ", (1 << 64) - LEN // 2, LEN), "dma-wrap")
+row("dma-write-wraps", RANG, then_ask("DMA_WRITE", (1 << 64) - LEN // 2, LEN, bytes(LEN)), "dma-wrap")
 row("dma-read-write-only", RANG, then_ask("DMA_READ", FROM, LEN), "dma-not-readable")
 row("dma-write-read-only", RANG, then_ask("DMA_WRITE", TO, LEN, bytes(LEN)), "dma-not-writeable")
 

@@ -32,7 +32,7 @@ row("unmap-other-errno", REFUSED, refuse(EINVAL), "unmap-nothing-enoent", "unmap
 row("unmap-eio", REFUSED, refuse(EIO), "unmap-wrap", "unmap-all-address", "unmap-all-size", "unmap-unknown-flags")
 row("unmap-nothing", both(UNMAP, SOME), accept(repeated), "unmap-twice", "unmap-again", "unmap-again-stream",
     "unmap-not-read", "unmap-not-written", "unmap-no-dma-read", "unmap-no-dma-write", "unmap-pieces-read",
-    "unmap-pieces-write", "unmap-other-file", "unmap-other-access", "unmap-descriptor")
+    "unmap-pieces-write", "unmap-ring", "unmap-other-file", "unmap-other-access", "unmap-descriptor")
 row("unmap-refused-unmaps", REFUSED, then_tell("DMA_UNMAP", unmap_of(FROM, PAGE)), "unmap-refused-keeps")
 
 # --- The reply
@@ -74,7 +74,7 @@ def writes_late(connection, m):
     return m
 
 
-row("unmap-answered-early", any_of(requests("DMA_MAP", "DMA_UNMAP", "REGION_READ")), writes_late, "unmap-race")
+row("unmap-answered-early", requests("DMA_MAP", "DMA_UNMAP", "REGION_READ"), writes_late, "unmap-race")
 
 
 def keeps_first(connection, m):

@@ -122,6 +122,19 @@ static void check_write_beyond(struct judge *j)
     transfer_fails(j, GUEST_FROM, GUEST_TO - LEN / 2, LEN, "across the start of what is mapped");
 }
 
+/* From the end of the address space to its beginning, where memory is. */
+static void check_wrap(struct judge *j)
+{
+    struct guest_map *to;
+
+    device_on(j, true);
+    guest_fill(guest_map(j, 0, j->facts.page, GUEST_BOTH, false)->bytes, LEN, 1);
+    to = guest_map(j, GUEST_TO, j->facts.page, GUEST_BOTH, false);
+    transfer_fails(j, -(uint64_t)(LEN / 2), GUEST_TO, LEN, "from a range that wraps around");
+    want(j, !guest_filled(to->bytes + LEN / 2, LEN / 2, 1), "the device read on at address 0");
+    transfer_fails(j, GUEST_TO, -(uint64_t)(LEN / 2), LEN, "to a range that wraps around");
+}
+
 static void check_not_readable(struct judge *j)
 {
     struct guest_map *to;
@@ -233,6 +246,7 @@ const struct check server_dma_checks[] = {
       check_write_unmapped },
     { { "dma-read-beyond", "VU-DMA-5", "no DMA_READ goes beyond what is mapped" }, NEED_DMA, check_read_beyond },
     { { "dma-write-beyond", "VU-DMA-5", "no DMA_WRITE goes beyond what is mapped" }, NEED_DMA, check_write_beyond },
+    { { "dma-wrap", "VU-DMA-5", "no DMA_READ and no DMA_WRITE wraps around" }, NEED_DMA, check_wrap },
     { { "dma-not-readable", "VU-DMA-6", "no DMA_READ goes to memory that is not readable" },
       NEED_DMA,
       check_not_readable },

@@ -26,12 +26,9 @@ static void want_another(struct judge *j)
 
 /* --- DMA_WRITE --------------------------------------------------------------------------------------------------- */
 
-/* The first `size` bytes of address and a count of 8 bytes. */
-static void written(struct judge *j, size_t size)
+static void written(struct judge *j, const struct ob_raw_message *asked, const void *payload, size_t size)
 {
-    struct ob_raw_message *asked = begin(j, OB_RAW_DMA_WRITE);
-
-    guest_answer(j, asked, asked->payload, size);
+    guest_answer(j, asked, payload, size);
     j->guest->later = 0;
     want(j, device_copy_end(j) == 0, "the transfer failed whose DMA_WRITE was answered with %zu bytes", size);
     want_another(j);
@@ -39,17 +36,26 @@ static void written(struct judge *j, size_t size)
 
 static void check_count_4(struct judge *j)
 {
-    written(j, 12);
+    const struct ob_raw_message *asked = begin(j, OB_RAW_DMA_WRITE);
+    const struct ob_raw_dma range = guest_range(j, asked);
+    const struct ob_raw_dma_write_reply reply = { range.address, (uint32_t)range.count };
+
+    written(j, asked, &reply, sizeof(reply));
 }
 
 static void check_count_8(struct judge *j)
 {
-    written(j, 16);
+    const struct ob_raw_message *asked = begin(j, OB_RAW_DMA_WRITE);
+    const struct ob_raw_dma range = guest_range(j, asked);
+
+    written(j, asked, &range, sizeof(range));
 }
 
 static void check_count_none(struct judge *j)
 {
-    written(j, 0);
+    const struct ob_raw_message *asked = begin(j, OB_RAW_DMA_WRITE);
+
+    written(j, asked, NULL, 0);
 }
 
 /* --- Refusals ---------------------------------------------------------------------------------------------------- */

@@ -146,6 +146,20 @@ static void check_race(struct judge *j)
     }
 }
 
+/* The device is told by memory that it looks at all the time what to do. Nobody knows when it would look. */
+static void check_ring(struct judge *j)
+{
+    struct guest_pair p = used(j, true);
+
+    if (j->copy_ring == NULL)
+        judge_skip(j, "the device has no ring");
+    want_ok(j, unmap(j, EXERCISER_IOVA, EXERCISER_SIZE), "DMA_UNMAP of the device's ring");
+    device_copy_begin(j, GUEST_FROM, GUEST_TO, LEN);
+    for (unsigned i = 0; i < 8; i++)
+        want_alive(j, "after the device's ring was unmapped");
+    want(j, guest_all(p.to->bytes, p.to->size, 0), "the device read its ring after it was unmapped");
+}
+
 /* The same address with other memory: the device must not have the old in mind. */
 static void check_other_file(struct judge *j)
 {
@@ -210,6 +224,7 @@ const struct check server_unmap_memory_checks[] = {
     { { "unmap-race", "VU-UNMAP-6", "memory that is unmapped during a transfer is not written to after the reply" },
       NEED_DMA,
       check_race },
+    { { "unmap-ring", "VU-UNMAP-6", "a ring that was unmapped is not looked at" }, NEED_DMA, check_ring },
     { { "unmap-under-way-read", "VU-UNMAP-7", "DMA_UNMAP completes while the device waits for a DMA_READ" },
       NEED_DMA,
       check_under_way_read },
