@@ -184,7 +184,7 @@ static void check_piece(struct judge *j)
     from = guest_map(j, GUEST_FROM, size, GUEST_BOTH, false);
     to = guest_map(j, GUEST_TO, size, GUEST_BOTH, false);
     guest_fill(from->bytes, len, 1);
-    transfer_ok(j, GUEST_FROM, GUEST_TO, len, "as large as the device can make it");
+    transfer_ok(j, GUEST_FROM, GUEST_TO, len, "at once");
     want(j, j->guest->largest <= 32768, "a command with a count of %llu, wanted at most 32768",
          (unsigned long long)j->guest->largest);
     want(j, guest_filled(to->bytes, len, 1), "of %u bytes the device copied in pieces not all are right", len);

@@ -20,7 +20,7 @@ static void want_another(struct judge *j)
     while (to->address != GUEST_TO)
         to = to->next;
     memset(to->bytes, 0, LEN);
-    transfer_ok(j, GUEST_FROM, GUEST_TO, LEN, "the next");
+    transfer_ok(j, GUEST_FROM, GUEST_TO, LEN, "after that");
     want(j, guest_filled(to->bytes, LEN, 1), "what the device copied next is not in the memory");
 }
 
@@ -183,7 +183,7 @@ static void check_error_with_data(struct judge *j)
     judge_may_close(j);
     send_bytes(j, bytes, header.size, NULL, 0);
     j->guest->later = 0;
-    want_failed(j, device_copy_end(j), "answered with an error and data");
+    want_failed(j, device_copy_end(j), "that was answered with an error and data");
     want_another(j);
 }
 

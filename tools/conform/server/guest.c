@@ -144,12 +144,12 @@ void transfer_ok(struct judge *j, uint64_t from, uint64_t to, uint32_t len, cons
 {
     int result = transfer(j, from, to, len);
 
-    want(j, result == 0, "%s: the device failed to copy %u bytes: %d (%s)", what, len, result, strerror(result));
+    want(j, result == 0, "the device failed to copy %u bytes %s: %d (%s)", len, what, result, strerror(result));
 }
 
 void want_failed(struct judge *j, int result, const char *what)
 {
-    want(j, result != 0 || !j->facts.exerciser->tells, "%s: the device's transfer succeeded, wanted to fail", what);
+    want(j, result != 0 || !j->facts.exerciser->tells, "the device's transfer %s succeeded, wanted to fail", what);
 }
 
 void transfer_fails(struct judge *j, uint64_t from, uint64_t to, uint32_t len, const char *what)

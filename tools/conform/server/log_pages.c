@@ -128,7 +128,7 @@ static void large(struct judge *j, bool shared)
     uint64_t wanted;
 
     log_begin_on(j, &l);
-    transfer_ok(j, GUEST_FROM, GUEST_TO + 2 * l.unit, len, "as large as the device can make it");
+    transfer_ok(j, GUEST_FROM, GUEST_TO + 2 * l.unit, len, "at once");
     wanted = (log_bit((unsigned)((len - 1) / l.unit + 1)) - 1) << 2;
     log_want(j, &l, wanted, "after a write over several pages from page 2 on");
 }
