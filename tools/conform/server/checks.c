@@ -4,11 +4,17 @@
 
 /* clang-format off: a line for each area. */
 #define TABLES(X)       \
+    X(dma)              \
+    X(dma_replies)      \
     X(feature)          \
     X(header)           \
     X(info)             \
     X(io_fds)           \
+    X(log)              \
+    X(log_pages)        \
+    X(log_reports)      \
     X(map)              \
+    X(map_memory)       \
     X(mig_data)         \
     X(mig_data_hostile) \
     X(migration)        \
@@ -21,6 +27,8 @@
     X(region)           \
     X(region_caps)      \
     X(region_memory)    \
+    X(unmap)            \
+    X(unmap_memory)     \
     X(write)            \
     X(write_config)     \
     X(write_posted)
