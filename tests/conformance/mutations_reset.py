@@ -12,7 +12,7 @@ from proxy import COMMANDS, Message
 RESET = requests("DEVICE_RESET")
 COMMAND, BARS = 0x04, 0x10
 MSIX_CAP, MSI_CAP = 0x48, 0x40
-AT = 0x100000  # where checks map what the device copies to
+TO = 0x02000000  # where checks map what the device copies to
 
 
 def feature(flags, data=b""):
@@ -59,15 +59,15 @@ row("reset-takes-intx", RESET, behind(disable(INTX)), "reset-eventfds-device", s
 
 def write_late(connection, m):
     """A transfer to guest memory that ends with the reset behind the one that should have ended it."""
-    if requests("DMA_MAP")(m) and m.fds and struct.unpack_from("<Q", m.payload, 16)[0] == AT:
+    if requests("DMA_MAP")(m) and m.fds and struct.unpack_from("<Q", m.payload, 16)[0] == TO:
         connection.memory["memory"] = keep(connection, m.fds[0])
     if both(RESET, nth(2))(m):
-        os.pwrite(connection.memory["memory"], b"late", 4096)
+        os.pwrite(connection.memory["memory"], b"late", 0)
     return m
 
 
 def message_behind(connection, m):
-    address = struct.pack("<QQ", AT + 4096, 16)
+    address = struct.pack("<QQ", TO, 16)
     return [m, Message(7, COMMANDS["DMA_WRITE"], 0, 0, address + b"late" * 4, [], False)]
 
 

@@ -277,11 +277,9 @@ class Connection:
     def handle(self, m):
         self.pair(m)
         self.remember(m)
-        came = set(m.fds)
+        came, kept = set(m.fds), set()
         m.state = self.state
-        out = self.proxy.mutate(self, m)
-        kept = set()
-        for one in out:
+        for one in self.proxy.mutate(self, m):
             kept.update(one.fds)
             self.forward(one)
         for fd in came - kept:

@@ -33,7 +33,7 @@ def judge(server, name, checks, timeout=3000):
         proxy += ["--mutation", name]
     # Memory for the largest transfer.
     proxy += ["--", TESTDEV, "-o", "bar2_size=2m"] if server == "testdev" else ["--", OUTBOARD, "serve", server]
-    command = [OUTBOARD, "conform", "--spawn", " ".join(proxy), "--timeout", str(timeout), "--strict"]
+    command = [OUTBOARD, "conform", "--spawn", " ".join(proxy), "--strict", "--timeout", str(timeout)]
     for check in checks:
         command += ["--check", check]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

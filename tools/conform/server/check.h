@@ -25,6 +25,7 @@
 #include "../target.h"
 
 struct exerciser;
+struct guest;
 struct judge;
 
 /* What the server has to have; a check is skipped, with the reason, if something is missing. */
@@ -89,15 +90,17 @@ struct judge {
     struct facts facts;
     struct target *target; /* the process that `raw` is connected to */
     int timeout_ms;
-    /* private to the exercisers */
+    /* private to the exercisers, and what they need */
     bool posting; /* bar_write() posts */
     bool copying;
     uint64_t copy_to;
     uint32_t copy_len, copies;
     void *copy_ring;
+    struct guest *guest; /* guest.h */
     /* private to judge.c */
     const struct check *check;
     jmp_buf out;
+    bool may_close;
     int verdict; /* enum verdict */
     char text[600];
     struct transcript *transcript;
@@ -110,6 +113,9 @@ struct judge {
 
 void judge_fail(struct judge *j, const char *format, ...) __attribute__((noreturn, format(printf, 2, 3)));
 void judge_skip(struct judge *j, const char *format, ...) __attribute__((noreturn, format(printf, 2, 3)));
+
+/* From now on the server may end the connection: that ends the check too, well if the server takes the next one. */
+void judge_may_close(struct judge *j);
 
 /* Ends the check unless the condition holds. The text says what was wanted and what is. */
 #define want(j, condition, ...)         \
@@ -164,6 +170,8 @@ void post(struct judge *j, uint16_t command, const void *payload, size_t size, c
 void send_bytes(struct judge *j, const void *bytes, size_t size, const int *fds, unsigned nfds);
 /* The next message, which the judge frees. */
 struct ob_raw_message *receive(struct judge *j, const char *what);
+/* The judge frees that message. */
+struct ob_raw_message *judge_keep(struct judge *j, struct ob_raw_message *m);
 /* Reads a field of a message's payload; ends the check if it is not there. */
 uint16_t field16(struct judge *j, const struct ob_raw_message *m, size_t offset);
 uint32_t field32(struct judge *j, const struct ob_raw_message *m, size_t offset);
@@ -173,7 +181,7 @@ uint64_t field64(struct judge *j, const struct ob_raw_message *m, size_t offset)
 
 int judge_memfd(struct judge *j, uint64_t size);
 int judge_eventfd(struct judge *j);
-int judge_file(struct judge *j, const char *path); /* opened for reading */
+int judge_open_file(struct judge *j, const char *path, int flags);
 /* A pair of connected sockets: `mine` reads the end when the last copy of `theirs`, which is closed by
  * judge_give(), is closed by the server. */
 void judge_pair(struct judge *j, int *mine, int *theirs);

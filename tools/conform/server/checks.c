@@ -4,12 +4,18 @@
 
 /* clang-format off: a line for each area. */
 #define TABLES(X)       \
+    X(dma)              \
+    X(dma_replies)      \
     X(feature)          \
     X(header)           \
     X(info)             \
     X(io_fds)           \
     X(irq)              \
+    X(log)              \
+    X(log_pages)        \
+    X(log_reports)      \
     X(map)              \
+    X(map_memory)       \
     X(mig_data)         \
     X(mig_data_hostile) \
     X(migration)        \
@@ -30,6 +36,8 @@
     X(set_irqs)         \
     X(set_irqs_device)  \
     X(set_irqs_signals) \
+    X(unmap)            \
+    X(unmap_memory)     \
     X(write)            \
     X(write_config)     \
     X(write_posted)

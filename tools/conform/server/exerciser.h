@@ -23,6 +23,7 @@ struct exerciser {
     uint32_t class_code; /* not 0: every device of this class, whatever its ids */
     uint32_t irqs;       /* bit n: raise() works with VFIO_PCI_*_IRQ_INDEX n */
     uint32_t max_copy;   /* bytes; 0: no DMA */
+    bool tells;          /* whether a copy failed */
     /* The condition of a vector (INTx: 0) becomes true, or false; both may be repeated. */
     void (*raise)(struct judge *j, uint32_t index, unsigned vector);
     void (*lower)(struct judge *j, uint32_t index, unsigned vector);

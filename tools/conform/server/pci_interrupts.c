@@ -1,5 +1,6 @@
 /* pci_interrupts.c: VU-PCI: what configuration space and the MSI-X table say about interrupts and bus mastering, and
  * what a device does. */
+#include "guest.h"
 #include "irqs.h"
 
 #define COMMAND       0x04
@@ -245,20 +246,15 @@ static void pci_msix_off(struct judge *j)
 
 static void pci_master_dma(struct judge *j)
 {
-    const uint64_t page = j->facts.page, at = 0x100000;
-    const int fd = judge_memfd(j, 2 * page);
-    const uint8_t *memory = judge_mmap(j, fd, 2 * page, 0, 3);
+    const struct guest_pair p = guest_pair(j, true);
 
-    device_on(j, true);
-    want_ok(j, map(j, at, 2 * page, 3, fd, 0), "DMA_MAP");
-    memset((void *)memory, 0x5a, 16);
-    want(j, device_copy(j, at, at + page, 4) == 0, "the device failed to copy with bus mastering on");
+    transfer_ok(j, GUEST_FROM, GUEST_TO, GUEST_LEN, "with bus mastering on");
     command(j, 7 & ~MASTER);
-    device_copy_begin(j, at, at + page + 16, 16);
+    device_copy_begin(j, GUEST_FROM, GUEST_TO + GUEST_LEN, GUEST_LEN);
     /* A device may finish with an error, or wait. */
     for (unsigned i = 0; i < MANY_ROUNDS && j->facts.exerciser->copied(j) < 0; i++)
         ;
-    want(j, memory[page + 16] == 0, "the device wrote to memory with bus mastering off");
+    want(j, guest_all(p.to->bytes + GUEST_LEN, GUEST_LEN, 0), "the device wrote to memory with bus mastering off");
     command(j, 7);
 }
 

@@ -35,7 +35,8 @@ unsigned server_descriptors(struct judge *j)
 
     snprintf(path, sizeof(path), "/proc/%d/fd", (int)j->target->pid);
     folder = opendir(path);
-    want(j, folder != NULL, "%s: %s", path, strerror(errno));
+    if (folder == NULL)
+        judge_skip(j, "%s: %s", path, strerror(errno));
     while (readdir(folder) != NULL)
         n++;
     closedir(folder);

@@ -1,5 +1,8 @@
 /* reset.c: VU-RESET: what DEVICE_RESET brings back, and what outlives it; and VU-PCI-17. */
+#include "guest.h"
 #include "irqs.h"
+
+#include "../transcript.h"
 
 #define COMMAND  0x04
 #define BARS     0x10
@@ -221,16 +224,11 @@ static void reset_maps(struct judge *j)
 
 static void reset_maps_used(struct judge *j)
 {
-    const uint64_t page = j->facts.page;
-    const int fd = judge_memfd(j, 2 * page);
-    uint8_t *memory = judge_mmap(j, fd, 2 * page, 0, PROT);
+    const struct guest_pair p = guest_pair(j, true);
 
     device_on(j, true);
-    want_ok(j, map(j, AT, 2 * page, PROT, fd, 0), "DMA_MAP");
-    memset(memory, 0x5a, 16);
-    device_on(j, true);
-    want(j, device_copy(j, AT, AT + page, 16) == 0, "the device failed to copy memory that was mapped before a reset");
-    want(j, memcmp(memory, memory + page, 16) == 0, "what the device copied after a reset is not in the memory");
+    transfer_ok(j, GUEST_FROM, GUEST_TO, GUEST_LEN, "of memory that was mapped before a reset");
+    want(j, guest_filled(p.to->bytes, GUEST_LEN, 1), "what the device copied after a reset is not in the memory");
 }
 
 static void reset_eventfds(struct judge *j)
@@ -297,59 +295,35 @@ static void reset_signals(struct judge *j)
 /* The copy behind the reset ends after one that was begun before it. */
 static void reset_copy(struct judge *j)
 {
-    const uint64_t page = j->facts.page;
-    const int fd = judge_memfd(j, 3 * page);
-    uint8_t *memory = judge_mmap(j, fd, 3 * page, 0, PROT), before[16];
+    const struct guest_pair p = guest_pair(j, true);
+    uint8_t before[GUEST_LEN];
 
-    device_on(j, true);
-    want_ok(j, map(j, AT, 3 * page, PROT, fd, 0), "DMA_MAP");
-    memset(memory, 0x5a, 16);
-    device_copy_begin(j, AT, AT + page, 16);
+    device_copy_begin(j, GUEST_FROM, GUEST_TO, GUEST_LEN);
     reset(j);
-    memcpy(before, memory + page, 16);
+    memcpy(before, p.to->bytes, GUEST_LEN);
     device_on(j, true);
-    want(j, device_copy(j, AT, AT + 2 * page, 16) == 0, "the device failed to copy after a reset");
-    want(j, memcmp(memory + page, before, 16) == 0,
+    transfer_ok(j, GUEST_FROM, GUEST_TO + GUEST_LEN, GUEST_LEN, "after a reset");
+    want(j, memcmp(p.to->bytes, before, GUEST_LEN) == 0,
          "a copy that was begun before a reset wrote to memory after its reply");
 }
 
-struct late {
-    struct judge *j;
-    uint16_t reset; /* the id of a DEVICE_RESET that was sent */
-    bool sent, over;
-    unsigned after; /* commands that came after its reply */
-};
-
-/* Serves DMA by messages; the first is answered behind a reset. */
-static int serve_late(void *ctx, bool write, uint64_t address, uint64_t count, void *data)
-{
-    struct late *late = ctx;
-
-    if (!write)
-        memset(data, 0x5a, count);
-    late->after += late->over;
-    if (!late->sent) {
-        late->sent = true;
-        return ob_raw_request(&late->j->raw, OB_RAW_RESET, 0, NULL, 0, NULL, 0, &late->reset) == 0 ? 0 : EIO;
-    }
-    return 0;
-}
-
+/* What waits for the client is answered behind the reset, and nothing follows. */
 static void reset_messages(struct judge *j)
 {
-    struct late late = { .j = j };
+    struct ob_raw_message *read;
 
-    device_on(j, true);
-    want_ok(j, map(j, AT, 2 * j->facts.page, PROT, -1, 0), "DMA_MAP without a descriptor");
-    j->raw.dma = serve_late;
-    j->raw.dma_ctx = &late;
-    device_copy_begin(j, AT, AT + j->facts.page, 16);
-    got(j, ob_raw_serve_dma(&j->raw, 1), "a DMA_READ of the device");
-    want_ok(j, ob_raw_reply(&j->raw, late.reset, OB_RAW_RESET, NULL), "DEVICE_RESET behind a DMA_READ");
-    late.over = true;
+    guest_pair(j, false);
+    j->guest->later = GUEST_BOTH;
+    device_copy_begin(j, GUEST_FROM, GUEST_TO, GUEST_LEN);
+    read = guest_asked(j, OB_RAW_DMA_READ);
+    reset(j);
+    while (j->raw.later != NULL) /* sent before the reset */
+        judge_keep(j, ob_raw_later(&j->raw));
+    guest_answer_well(j, read, 0x5a);
+    want_alive(j, "GET_INFO behind the answer to a DMA_READ");
     want_alive(j, "GET_INFO");
-    want_alive(j, "GET_INFO");
-    want(j, late.after == 0, "%u commands for guest memory came after the reply to DEVICE_RESET", late.after);
+    want(j, j->raw.later == NULL, "a %s came after the reply to DEVICE_RESET",
+         command_name(j->raw.later->header.command));
 }
 
 const struct check server_reset_checks[] = {

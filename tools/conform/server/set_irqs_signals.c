@@ -332,8 +332,9 @@ static void harmless(struct judge *j, int fd, const char *what)
 static void set_not_eventfd(struct judge *j)
 {
     harmless(j, judge_memfd(j, 4096), "a memfd was given as an eventfd and triggered");
-    harmless(j, judge_file(j, "/"), "a folder was given as an eventfd and triggered");
-    harmless(j, judge_file(j, "/dev/null"), "a file open for reading was given as an eventfd and triggered");
+    harmless(j, judge_open_file(j, "/", O_RDONLY), "a folder was given as an eventfd and triggered");
+    harmless(j, judge_open_file(j, "/dev/null", O_RDONLY),
+             "a file open for reading was given as an eventfd and triggered");
 }
 
 static void set_socket_full(struct judge *j)
@@ -366,7 +367,8 @@ static void set_unmask_not_eventfd(struct judge *j)
     judge_pair(j, &mine, &theirs);
     judge_give(j, mine);
 
-    const int fds[] = { judge_memfd(j, 4096), judge_file(j, "/dev/null"), judge_file(j, "/"), theirs };
+    const int fds[] = { judge_memfd(j, 4096), judge_open_file(j, "/dev/null", O_RDONLY),
+                        judge_open_file(j, "/", O_RDONLY), theirs };
 
     for (size_t i = 0; i < sizeof(fds) / sizeof(*fds); i++) {
         const struct irq_set set = { EVENTFD | UNMASK, INTX, 0, 1, .fds = &fds[i], .nfds = 1 };

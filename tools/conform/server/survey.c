@@ -48,7 +48,7 @@ static void survey_version(struct judge *j, struct facts *f)
     f->max_data = (uint32_t)json_number(text, "max_data_xfer_size", 1048576);
     f->max_maps = (uint32_t)json_number(text, "max_dma_maps", 65535);
     f->pgsizes = json_number(text, "pgsizes", 4096);
-    f->page = f->pgsizes & (~f->pgsizes + 1);
+    f->page = f->pgsizes != 0 ? f->pgsizes & (~f->pgsizes + 1) : 4096;
     f->multi = json_true(text, "write_multiple");
     f->has |= f->multi ? NEED_MULTI : 0;
 }
