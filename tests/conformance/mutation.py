@@ -25,7 +25,7 @@ class Mutation:
     transform: Callable
     caught_by: tuple  # names of checks, each of which fails because of it
     server: str  # the device behind the proxy: testdev, or one that `outboard serve` has
-    timeout: int  # of the judge, ms: short where a check waits for what never comes
+    timeout: int = 3000  # of the judge, ms: short where a check waits for what never comes
 
     def apply(self, connection, message):
         if not self.touches(message):
@@ -90,6 +90,10 @@ def server_requests(*commands):
 
 def client_replies(*commands):
     return _select(commands, True, True)
+
+
+def every(_):
+    return True
 
 
 def both(*selectors):
@@ -247,10 +251,10 @@ def behind(*makers):
     return lambda _, m: [m] + [make(m) for make in makers]
 
 
-def posted_request(command, payload=b""):
-    """For before() and behind(). A function gives the payload from the message."""
-    return lambda m: Message(m.id, COMMANDS[command], NO_REPLY, 0, payload(m) if callable(payload) else payload, [],
-                             True)
+def posted_request(command, payload=b"", fds=None):
+    """For before() and behind(). Functions give the payload and descriptors from the message."""
+    return lambda m: Message(m.id, COMMANDS[command], NO_REPLY, 0, payload(m) if callable(payload) else payload,
+                             fds(m) if fds else [], True)
 
 
 def posted_set(state):

@@ -91,6 +91,7 @@ struct judge {
     struct target *target; /* the process that `raw` is connected to */
     int timeout_ms;
     /* private to the exercisers, and what they need */
+    bool posting; /* bar_write() posts */
     bool copying;
     uint64_t copy_to;
     uint32_t copy_len, copies;
@@ -189,14 +190,15 @@ void *judge_mmap(struct judge *j, int fd, uint64_t size, uint64_t offset, int pr
 void *judge_alloc(struct judge *j, size_t size); /* zeroed */
 /* How often an eventfd was signalled: now; or waiting for the first (ends the check after the timeout). */
 uint64_t signals(struct judge *j, int fd);
-void want_signal(struct judge *j, int fd, const char *what);
+uint64_t want_signal(struct judge *j, int fd, const char *what);
 /* Whether the other side closed its end within the timeout. */
 void want_hangup(struct judge *j, int fd, const char *what);
 
 /* --- The server's process, with NEED_SPAWN ------------------------------------------------------------------------ */
 
-long server_memory(struct judge *j); /* KiB that it has written to */
-void judge_restart(struct judge *j); /* ends it, and connects to a new one */
+long server_memory(struct judge *j);          /* KiB that it has written to */
+unsigned server_descriptors(struct judge *j); /* open ones */
+void judge_restart(struct judge *j);          /* ends it, and connects to a new one */
 
 /* --- Things that checks do often ---------------------------------------------------------------------------------- */
 

@@ -1,10 +1,6 @@
 /* unmap.c: VU-UNMAP: DMA_UNMAP, by what a server answers. */
 #include "check.h"
 
-#include <dirent.h>
-
-#include "../target.h"
-
 #define PROT 3u
 #define BASE 0x10000000ull
 
@@ -194,22 +190,6 @@ static void check_again_stream(struct judge *j)
         want_ok(j, ob_raw_reply(&j->raw, id++, OB_RAW_DMA_MAP, NULL), "DMA_MAP right behind DMA_UNMAP");
         want_ok(j, ob_raw_reply(&j->raw, id++, OB_RAW_DMA_UNMAP, NULL), "DMA_UNMAP right behind DMA_MAP");
     }
-}
-
-static unsigned server_descriptors(struct judge *j)
-{
-    unsigned count = 0;
-    char path[64];
-    DIR *folder;
-
-    snprintf(path, sizeof(path), "/proc/%d/fd", (int)j->target->pid);
-    folder = opendir(path);
-    if (folder == NULL)
-        judge_skip(j, "%s: %s", path, strerror(errno));
-    while (readdir(folder) != NULL)
-        count++;
-    closedir(folder);
-    return count;
 }
 
 /* The first turn is for what a server opens once. */
