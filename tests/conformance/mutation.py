@@ -2,6 +2,8 @@
 
     row("reply-id-plus-one", replies(), change(id=lambda m: m.id + 1), "reply-id")
 
+A variant() is no fault: what it changes is left to the server, and the checks it names still pass.
+
 A selector takes a message and says whether the row touches it. A transformation gets the connection and the message and
 returns what goes on instead: a message, several, or None for nothing; it may change the message it was given.
 """
@@ -23,7 +25,7 @@ class Mutation:
     transform: Callable
     caught_by: tuple  # names of checks, each of which fails because of it
     server: str  # the device behind the proxy: testdev, or one that `outboard serve` has; "": it is a client
-    timeout: int = 3000  # of the judge, ms
+    timeout: int = 3000  # of the judge, ms: short where a check waits for what never comes
     hides_end: bool = False  # the client is not told that the server has gone
     always_succeeds: bool = False  # the client's status is 0, whatever happened
 
@@ -34,14 +36,22 @@ class Mutation:
 
 
 ROWS = {}
+VARIANTS = {}
 
 
-def row(name, touches, transform, *caught_by, server="testdev"):
+def row(name, touches, transform, *caught_by, server="testdev", timeout=3000):
     if name in ROWS:
         raise ValueError(f"two rows are called {name}")
     if not caught_by:
         raise ValueError(f"{name}: no check is named")
-    ROWS[name] = Mutation(name, touches, transform, caught_by, server)
+    ROWS[name] = Mutation(name, touches, transform, caught_by, server, timeout)
+
+
+def variant(name, touches, transform, *checks, server="testdev"):
+    """Another way to conform: none of these checks, which are patterns here, may notice it."""
+    if name in ROWS or name in VARIANTS:
+        raise ValueError(f"two rows are called {name}")
+    VARIANTS[name] = Mutation(name, touches, transform, checks, server)
 
 
 def client_row(name, touches, transform, *caught_by, **options):
@@ -51,14 +61,14 @@ def client_row(name, touches, transform, *caught_by, **options):
 
 
 def load():
-    """Every row of every mutations_*.py."""
+    """Every row of every mutations_*.py; the variants are in VARIANTS then."""
     for path in sorted(pathlib.Path(__file__).resolve().parent.glob("mutations_*.py")):
         importlib.import_module(path.stem)
     return ROWS
 
 
 def find(name):
-    return load().get(name)
+    return load().get(name) or VARIANTS.get(name)
 
 
 # --- Which messages ----------------------------------------------------------------------------------------------
@@ -88,6 +98,10 @@ def server_requests(*commands):
 
 def client_replies(*commands):
     return _select(commands, True, True)
+
+
+def every(_):
+    return True
 
 
 def both(*selectors):
@@ -139,6 +153,49 @@ def nothing(m):
 def holds(form):
     """Messages whose payload has these bytes, or satisfies a function."""
     return (lambda m: form(m.payload)) if callable(form) else (lambda m: form in m.payload)
+
+
+GET, SET, PROBE = 1 << 16, 1 << 17, 1 << 18
+MIGRATION, DEVICE_STATE, LOG_START, LOG_STOP, LOG_REPORT = 1, 2, 6, 7, 8
+FAILED, STOP, RUNNING, STOP_COPY, RESUMING, RUNNING_P2P, PRE_COPY, PRE_COPY_P2P = range(8)
+
+
+def _word(payload, offset):
+    return struct.unpack_from("<I", payload, offset)[0] if len(payload) >= offset + 4 else None
+
+
+def _feature(test):
+    """A request of DEVICE_FEATURE whose flags pass, or a reply to one."""
+    def touches(m):
+        asked = (m.request if m.is_reply else m) or m
+        flags = _word(asked.payload, 4)
+        return m.command == COMMANDS["DEVICE_FEATURE"] and flags is not None and bool(test(flags))
+    return touches
+
+
+def asks(test):
+    """Requests of DEVICE_FEATURE with these flags, or with flags that pass the test."""
+    return both(requests("DEVICE_FEATURE"), _feature(test if callable(test) else lambda flags: flags == test))
+
+
+def answers(test):
+    """The replies to them."""
+    return both(replies("DEVICE_FEATURE"), _feature(test if callable(test) else lambda flags: flags == test))
+
+
+def sets(*states):
+    """Requests to set the migration state to one of these."""
+    return both(asks(SET | DEVICE_STATE), lambda m: _word(m.payload, 8) in states)
+
+
+def has_set(*states):
+    """The replies to them that are no refusals."""
+    return both(answers(SET | DEVICE_STATE), accepted, lambda m: _word(m.request.payload, 8) in states)
+
+
+def in_state(*states):
+    """As far as the client knows; None: after a transition that failed it does not."""
+    return lambda m: m.state in states
 
 
 # --- What is done to them ----------------------------------------------------------------------------------------
@@ -195,6 +252,35 @@ def accept(payload=b""):
             return m
         return None if m.flags & NO_REPLY else m.reply(body)
     return transform
+
+
+def echo(request):
+    """For accept(): the request's payload."""
+    return request.payload
+
+
+def before(*makers):
+    """Has the server execute other requests first, unanswered; each is made from the message."""
+    return lambda _, m: [make(m) for make in makers] + [m]
+
+
+def behind(*makers):
+    """And afterwards."""
+    return lambda _, m: [m] + [make(m) for make in makers]
+
+
+def posted_request(command, payload=b"", fds=None):
+    """For before() and behind(). Functions give the payload and descriptors from the message."""
+    return lambda m: Message(m.id, COMMANDS[command], NO_REPLY, 0, payload(m) if callable(payload) else payload,
+                             fds(m) if fds else [], True)
+
+
+def posted_set(state):
+    return posted_request("DEVICE_FEATURE", struct.pack("<4I", 16, SET | DEVICE_STATE, state, 0))
+
+
+def posted_write(region, offset, data):
+    return posted_request("REGION_WRITE", struct.pack("<QII", offset, region, len(data)) + data)
 
 
 def no_descriptors(_, m):

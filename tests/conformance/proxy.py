@@ -66,6 +66,7 @@ class Message:
     pieces: int = 1  # in how many reads it came
     joined: bool = False  # it came in one read with the message before it
     raw: Optional[bytes] = None  # its header says an impossible size: all that came, which nobody can follow
+    state: Optional[int] = 2  # of migration, as far as the client could know when this came; None: it cannot
 
     @property
     def is_reply(self):
@@ -209,7 +210,9 @@ class Connection:
         self.twins = {}
         self.asked = {}  # requests that wait for their reply: (from the client, twin, id, command): [message]
         self.seen = {}
+        self.state = 2  # Message.state
         self.memory = {}
+        self.kept = []  # descriptors that a mutation keeps, until the connection ends
         self.epoll = select.epoll()
         self.streams = {}
         for stream, other, from_client, twin in ((self.client, self.server, True, False),
@@ -245,6 +248,21 @@ class Connection:
         if not m.flags & (REPLY | NO_REPLY):
             self.asked.setdefault(key, []).append(m)
 
+    def follow(self, m):
+        """A reply that goes to the client may tell it of another state of migration."""
+        if m.from_client or not m.is_reply or m.request is None:
+            return
+        failed, asked = m.flags & ERROR, m.request.payload
+        if m.command == COMMANDS["DEVICE_RESET"] and not failed:
+            self.state = 2
+        if m.command != COMMANDS["DEVICE_FEATURE"] or len(asked) < 8:
+            return
+        flags = int.from_bytes(asked[4:8], "little")
+        if flags == 0x20002 and len(asked) >= 12:  # SET of MIG_DEVICE_STATE
+            self.state = None if failed else int.from_bytes(asked[8:12], "little")
+        if flags == 0x10002 and not failed and len(m.payload) >= 12:  # GET
+            self.state = int.from_bytes(m.payload[8:12], "little")
+
     def pair(self, m):
         """A message with the reply bit answers the oldest request of its id; some peers' refusals lack the bit."""
         waiting = self.asked.get((not m.from_client, m.twin, m.id, m.command))
@@ -264,15 +282,15 @@ class Connection:
                 index = int(digits[:len(digits) - len(digits.lstrip(b"0123456789"))] or b"-1")
                 if 0 <= index < len(m.fds):
                     self.interpose_twin(index, m.fds)
+        self.follow(m)
         self.to(m.from_client, m.twin).send(m)
 
     def handle(self, m):
         self.pair(m)
         self.remember(m)
-        came = set(m.fds)
-        out = self.proxy.mutate(self, m)
-        kept = set()
-        for one in out:
+        came, kept = set(m.fds), set()
+        m.state = self.state
+        for one in self.proxy.mutate(self, m):
             kept.update(one.fds)
             self.forward(one)
         for fd in came - kept:
@@ -294,6 +312,8 @@ class Connection:
             self.epoll.close()
             for stream, *_ in self.streams.values():
                 stream.close()
+            for fd in self.kept:
+                os.close(fd)
 
     def end(self):
         raise Gone

@@ -4,9 +4,10 @@
     test_mutations.py OUTBOARD TESTDEV CLIENT_DRIVER [PATTERN...]
 
 One test for each device, and one for the client, runs the checks through the proxy without a mutation; all pass. One
-for each row of mutations_*.py runs the checks that it names through the proxy with it; all fail. The last compares the
-checks that rows name with the list of `outboard conform`; unproven.txt has those of servers that no row shows to fail
-yet. With patterns only rows whose name matches one are tried.
+for each row of mutations_*.py runs the checks that it names through the proxy with it; all fail. One for each variant,
+which is no fault, does so too; none fails. The last compares the checks that rows name with the list of `outboard
+conform`; unproven.txt has those of servers that no row shows to fail yet. With patterns only rows whose name matches
+one are tried.
 """
 
 import concurrent.futures
@@ -61,6 +62,12 @@ def unchanged(server):
     return ([] if results and not bad else [f"without a mutation: {bad}", text])
 
 
+def permitted(variant):
+    results, text = judge(variant.server, variant.name, variant.caught_by)
+    bad = [check for check, result in results.items() if result == "not ok"]
+    return ([] if "ok" in results.values() and not bad else [f"noticed by {', '.join(bad)}", text])
+
+
 def caught(row):
     checks = [check for check in row.caught_by if check not in FIRST] or ["none"]
     results, text = judge(row.server, row.name, checks, row.timeout)
@@ -85,6 +92,8 @@ def main():
     rows = list(mutation.load().values())
     wanted = [row for row in rows if any(fnmatch.fnmatch(row.name, pattern) for pattern in PATTERNS or ["*"])]
     tests = [(row.name, lambda row=row: caught(row)) for row in wanted]
+    tests += [(variant.name, lambda variant=variant: permitted(variant)) for variant in mutation.VARIANTS.values()
+              if any(fnmatch.fnmatch(variant.name, pattern) for pattern in PATTERNS or ["*"])]
     if not PATTERNS:
         servers = sorted({row.server for row in rows})
         tests = [(f"unchanged {server or 'client'}", lambda server=server: unchanged(server))

@@ -17,6 +17,8 @@
 
 #include "words.h"
 
+#define START_MS 10000
+
 void target_socket(struct target *target, const char *path)
 {
     *target = (struct target){ .path = path, .pid = -1 };
@@ -29,7 +31,7 @@ int target_command(struct target *target, const char *command)
     char *path;
     size_t n = 0;
 
-    *target = (struct target){ .pid = -1 };
+    *target = (struct target){ .program = command, .pid = -1 };
     if (asprintf(&target->folder, "%s/conform-XXXXXX", tmp != NULL && *tmp != '\0' ? tmp : "/tmp") < 0)
         return -ENOMEM;
     if (mkdtemp(target->folder) == NULL) {
@@ -54,6 +56,14 @@ int target_command(struct target *target, const char *command)
         return -ENOMEM;
     }
     return 0;
+}
+
+int target_again(struct target *again, const struct target *target)
+{
+    int err = target_command(again, target->program);
+
+    again->once = target->once;
+    return err;
 }
 
 int target_start(struct target *target)
@@ -131,6 +141,9 @@ int target_connect(struct target *target, int timeout_ms)
     fd = target_start(target);
     if (fd < 0)
         return fd;
+    /* To start may take longer than an answer does. */
+    if (target->pid > 0 && !target->served && timeout_ms < START_MS)
+        timeout_ms = START_MS;
     /* Nothing tells when somebody else's program begins to listen. */
     for (int waited = 0;; waited++) {
         fd = connect_once(target->path);
@@ -141,14 +154,20 @@ int target_connect(struct target *target, int timeout_ms)
     }
 }
 
+void target_stop(struct target *target)
+{
+    if (target->pid <= 0)
+        return;
+    kill(target->pid, SIGTERM);
+    if (wait_end(target, 5000) != 0)
+        kill(target->pid, SIGKILL);
+    waitpid(target->pid, &target->status, 0);
+    target->pid = -1;
+}
+
 void target_free(struct target *target)
 {
-    if (target->pid > 0) {
-        kill(target->pid, SIGTERM);
-        if (wait_end(target, 5000) != 0)
-            kill(target->pid, SIGKILL);
-        waitpid(target->pid, &target->status, 0);
-    }
+    target_stop(target);
     if (target->folder != NULL) {
         if (target->path != NULL)
             unlink(target->path);

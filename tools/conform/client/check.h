@@ -40,7 +40,7 @@
 #include "kinds.h"
 #include "model.h"
 #include "program.h"
-#include "stream.h"
+#include "channel.h"
 
 /* Long against what a client needs between two commands, short against a user's patience. */
 #define QUIET_MS 1000
@@ -120,7 +120,7 @@ struct trial {
     int listener;
     struct program program;
     bool connected, over, cut; /* cut: the judge closed the connection */
-    struct stream main, twin;
+    struct channel main, twin;
     pid_t peer;
     struct ending end;
     struct kinds kinds;

@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define START_MS 10000
+
 /* --- Beginning and end ------------------------------------------------------------------------------------------- */
 
 static int64_t now_ms(void)
@@ -24,8 +26,8 @@ static void connected(struct trial *t, int fd)
     socklen_t size = sizeof(peer);
 
     t->peer = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : -1;
-    stream_open(&t->main, fd);
-    stream_open(&t->twin, -1);
+    channel_open(&t->main, fd);
+    channel_open(&t->twin, -1);
     t->connected = true;
     t->news = now_ms();
 }
@@ -38,8 +40,8 @@ static void await_client(struct trial *t)
 
     trial_want(t, err == 0, "the judge cannot start the client: %s", strerror(-err));
     pfds[1].fd = t->program.pidfd;
-    /* A program has more time to start: that is not what it is judged by. */
-    n = poll(pfds, 2, (t->program.pidfd >= 0 ? 10 : 1) * t->timeout_ms);
+    /* To start may take longer than an answer does. */
+    n = poll(pfds, 2, t->program.pidfd >= 0 && t->timeout_ms < START_MS ? START_MS : t->timeout_ms);
     if (n > 0 && !(pfds[0].revents & POLLIN)) {
         program_ended(&t->program);
         t->end = (struct ending){ EXITED, t->program.status };
@@ -66,8 +68,8 @@ static void await_exit(struct trial *t)
 
 void trial_cut(struct trial *t)
 {
-    stream_close(&t->main);
-    stream_close(&t->twin);
+    channel_close(&t->main);
+    channel_close(&t->twin);
     t->cut = true;
     await_exit(t);
     if (t->end.how == CLOSED && t->usual.how == EXITED)
@@ -86,8 +88,8 @@ static void free_list(struct ob_raw_message **list)
 
 void trial_disconnect(struct trial *t)
 {
-    stream_close(&t->main);
-    stream_close(&t->twin);
+    channel_close(&t->main);
+    channel_close(&t->twin);
     program_stop(&t->program);
     free_list(&t->commands);
     free_list(&t->answers);
@@ -129,12 +131,12 @@ static void note(struct trial *t, struct ob_raw_message *m, bool twin)
     }
 }
 
-static bool take_from(struct trial *t, struct stream *stream)
+static bool take_from(struct trial *t, struct channel *channel)
 {
-    struct ob_raw_message *m = stream_take(stream);
+    struct ob_raw_message *m = channel_take(channel);
 
     if (m != NULL)
-        note(t, m, stream == &t->twin);
+        note(t, m, channel == &t->twin);
     return m != NULL;
 }
 
@@ -166,8 +168,8 @@ static void wait_for_bytes(struct trial *t)
         is_quiet(t);
         return;
     }
-    stream_read(&t->main);
-    stream_read(&t->twin);
+    channel_read(&t->main);
+    channel_read(&t->twin);
     /* What it sent before it ended is in the socket; that others may hold its end is no reason to wait for them. */
     if (pfds[2].revents != 0 && !(pfds[0].revents & POLLIN))
         t->main.ended = true;
@@ -219,7 +221,7 @@ struct ob_raw_message *trial_next(struct trial *t)
 
 bool trial_waits(const struct trial *t)
 {
-    return t->commands != NULL || stream_ready(&t->main);
+    return t->commands != NULL || channel_ready(&t->main);
 }
 
 struct ob_raw_message *trial_await(struct trial *t, uint16_t command)
@@ -270,7 +272,7 @@ void trial_send_bytes(struct trial *t, const void *bytes, size_t size, const int
 {
     transcript_add(t->transcript, true, bytes, size, nfds);
     /* A client that has closed its end is found out when it is read from. */
-    if (stream_send(&t->main, bytes, size, fds, nfds, t->timeout_ms) == -ETIMEDOUT)
+    if (channel_send(&t->main, bytes, size, fds, nfds, t->timeout_ms) == -ETIMEDOUT)
         trial_fail(t, "the client does not read what is sent to it for %d ms", t->timeout_ms);
 }
 
@@ -285,12 +287,12 @@ void trial_send_cut(struct trial *t, const void *bytes, size_t size, const int *
 
         if (end <= at)
             continue;
-        if (stream_send(&t->main, (const char *)bytes + at, end - at, fds, nfds, t->timeout_ms) != 0)
+        if (channel_send(&t->main, (const char *)bytes + at, end - at, fds, nfds, t->timeout_ms) != 0)
             return; /* it is found out when the client is read from */
         nfds = 0;
         at = end;
         if (at < size)
-            stream_wait_taken(&t->main, t->timeout_ms);
+            channel_wait_taken(&t->main, t->timeout_ms);
     }
 }
 
@@ -313,8 +315,8 @@ static void take_twin(struct trial *t)
 {
     if (t->model.twin_fd < 0)
         return;
-    stream_close(&t->twin);
-    stream_open(&t->twin, t->model.twin_fd);
+    channel_close(&t->twin);
+    channel_open(&t->twin, t->model.twin_fd);
     t->model.twin_fd = -1;
 }
 
@@ -448,14 +450,14 @@ uint16_t trial_dma(struct trial *t, uint16_t command, uint32_t flags, uint64_t a
                                     .flags = flags,
                                     .size = (uint32_t)(sizeof(header) + sizeof(dma) + size) };
     uint8_t *bytes = trial_alloc(t, header.size);
-    struct stream *stream = t->twin.fd >= 0 ? &t->twin : &t->main;
+    struct channel *channel = t->twin.fd >= 0 ? &t->twin : &t->main;
 
     memcpy(bytes, &header, sizeof(header));
     memcpy(bytes + sizeof(header), &dma, sizeof(dma));
     if (size > 0)
         memcpy(bytes + sizeof(header) + sizeof(dma), data, size);
     transcript_add(t->transcript, true, bytes, header.size, 0);
-    if (stream_send(stream, bytes, header.size, NULL, 0, t->timeout_ms) == -ETIMEDOUT)
+    if (channel_send(channel, bytes, header.size, NULL, 0, t->timeout_ms) == -ETIMEDOUT)
         trial_fail(t, "the client does not read what is sent to it for %d ms", t->timeout_ms);
     return header.id;
 }

@@ -353,8 +353,8 @@ int trial_init(struct trial *t, int listener, char **command, int timeout_ms)
     *t = (struct trial){ .listener = listener, .timeout_ms = timeout_ms, .transcript = transcript_new() };
     t->program = (struct program){ .command = command, .pid = -1, .pidfd = -1 };
     t->findings = calloc(n + 1, sizeof(*t->findings));
-    stream_open(&t->main, -1);
-    stream_open(&t->twin, -1);
+    channel_open(&t->main, -1);
+    channel_open(&t->twin, -1);
     return t->transcript == NULL || t->findings == NULL ? -ENOMEM : 0;
 }
 

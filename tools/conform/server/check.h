@@ -22,10 +22,11 @@
 
 #include "../raw/client.h"
 #include "../report.h"
+#include "../target.h"
 
 struct exerciser;
+struct guest;
 struct judge;
-struct target;
 
 /* What the server has to have; a check is skipped, with the reason, if something is missing. */
 enum {
@@ -87,26 +88,34 @@ struct facts {
 struct judge {
     struct ob_raw raw;
     struct facts facts;
-    struct target *target;
+    struct target *target; /* the process that `raw` is connected to */
     int timeout_ms;
-    /* private to the exercisers */
+    /* private to the exercisers, and what they need */
+    bool posting; /* bar_write() posts */
     bool copying;
     uint64_t copy_to;
     uint32_t copy_len, copies;
     void *copy_ring;
+    struct guest *guest; /* guest.h */
     /* private to judge.c */
     const struct check *check;
     jmp_buf out;
+    bool may_close;
     int verdict; /* enum verdict */
     char text[600];
     struct transcript *transcript;
     struct held *held;
+    struct target *first, second;
+    struct ob_raw aside; /* the connection to the one of them that target is not */
 };
 
 /* --- Ends -------------------------------------------------------------------------------------------------------- */
 
 void judge_fail(struct judge *j, const char *format, ...) __attribute__((noreturn, format(printf, 2, 3)));
 void judge_skip(struct judge *j, const char *format, ...) __attribute__((noreturn, format(printf, 2, 3)));
+
+/* From now on the server may end the connection: that ends the check too, well if the server takes the next one. */
+void judge_may_close(struct judge *j);
 
 /* Ends the check unless the condition holds. The text says what was wanted and what is. */
 #define want(j, condition, ...)         \
@@ -139,6 +148,11 @@ void judge_close(struct judge *j);
 void judge_reconnect(struct judge *j);
 /* The same, not negotiated. */
 void judge_reconnect_bare(struct judge *j);
+/* A second process of the server's program, for checks that NEED_SPAWN: all goes there from now on, over a negotiated
+ * connection of its own. It is started when a check first asks for it, and ended with that check. */
+void judge_second(struct judge *j);
+/* All goes to the first process again, whose connection is as it was. */
+void judge_first(struct judge *j);
 /* VERSION 0.0 with that text (NULL: none). The reply's payload, NUL-terminated; 0 or the errno of a refusal. */
 int judge_version(struct judge *j, uint16_t major, uint16_t minor, const char *json, struct ob_raw_message **reply);
 /* What the judge offers when it is not the negotiation that is judged. */
@@ -156,6 +170,8 @@ void post(struct judge *j, uint16_t command, const void *payload, size_t size, c
 void send_bytes(struct judge *j, const void *bytes, size_t size, const int *fds, unsigned nfds);
 /* The next message, which the judge frees. */
 struct ob_raw_message *receive(struct judge *j, const char *what);
+/* The judge frees that message. */
+struct ob_raw_message *judge_keep(struct judge *j, struct ob_raw_message *m);
 /* Reads a field of a message's payload; ends the check if it is not there. */
 uint16_t field16(struct judge *j, const struct ob_raw_message *m, size_t offset);
 uint32_t field32(struct judge *j, const struct ob_raw_message *m, size_t offset);
@@ -165,7 +181,7 @@ uint64_t field64(struct judge *j, const struct ob_raw_message *m, size_t offset)
 
 int judge_memfd(struct judge *j, uint64_t size);
 int judge_eventfd(struct judge *j);
-int judge_file(struct judge *j, const char *path); /* opened for reading */
+int judge_open_file(struct judge *j, const char *path, int flags);
 /* A pair of connected sockets: `mine` reads the end when the last copy of `theirs`, which is closed by
  * judge_give(), is closed by the server. */
 void judge_pair(struct judge *j, int *mine, int *theirs);
@@ -174,9 +190,15 @@ void *judge_mmap(struct judge *j, int fd, uint64_t size, uint64_t offset, int pr
 void *judge_alloc(struct judge *j, size_t size); /* zeroed */
 /* How often an eventfd was signalled: now; or waiting for the first (ends the check after the timeout). */
 uint64_t signals(struct judge *j, int fd);
-void want_signal(struct judge *j, int fd, const char *what);
+uint64_t want_signal(struct judge *j, int fd, const char *what);
 /* Whether the other side closed its end within the timeout. */
 void want_hangup(struct judge *j, int fd, const char *what);
+
+/* --- The server's process, with NEED_SPAWN ------------------------------------------------------------------------ */
+
+long server_memory(struct judge *j);          /* KiB that it has written to */
+unsigned server_descriptors(struct judge *j); /* open ones */
+void judge_restart(struct judge *j);          /* ends it, and connects to a new one */
 
 /* --- Things that checks do often ---------------------------------------------------------------------------------- */
 

@@ -1,8 +1,6 @@
 /* header.c: VU-HDR: the header, ids, flags, errors, sizes. */
 #include "check.h"
 
-#include "../target.h"
-
 static const uint32_t get_info[4] = { 16 };
 
 /* Sends a command without waiting for its reply; returns its id. */
@@ -329,23 +327,6 @@ static void check_huge(struct judge *j)
                                "a header that announces too much");
         judge_reconnect(j);
     }
-}
-
-/* KiB of memory that the server has written to. */
-static long server_memory(struct judge *j)
-{
-    char path[64], line[256];
-    long kib = -1;
-    FILE *status;
-
-    snprintf(path, sizeof(path), "/proc/%d/status", (int)j->target->pid);
-    status = fopen(path, "re");
-    want(j, status != NULL, "%s: %s", path, strerror(errno));
-    while (kib < 0 && fgets(line, sizeof(line), status) != NULL)
-        sscanf(line, "RssAnon: %ld", &kib);
-    fclose(status);
-    want(j, kib >= 0, "%s has no RssAnon", path);
-    return kib;
 }
 
 static void check_huge_memory(struct judge *j)

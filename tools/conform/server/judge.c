@@ -12,7 +12,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../target.h"
 #include "../transcript.h"
 
 const char judge_capabilities[] =
@@ -94,9 +93,9 @@ int judge_eventfd(struct judge *j)
     return hold_fd(j, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd");
 }
 
-int judge_file(struct judge *j, const char *path)
+int judge_open_file(struct judge *j, const char *path, int flags)
 {
-    return hold_fd(j, open(path, O_RDONLY | O_CLOEXEC), path);
+    return hold_fd(j, open(path, flags | O_CLOEXEC), path);
 }
 
 void judge_pair(struct judge *j, int *mine, int *theirs)
@@ -143,7 +142,7 @@ void *judge_alloc(struct judge *j, size_t size)
     return h->memory;
 }
 
-static struct ob_raw_message *hold_message(struct judge *j, struct ob_raw_message *m)
+struct ob_raw_message *judge_keep(struct judge *j, struct ob_raw_message *m)
 {
     hold(j, HELD_MESSAGE)->memory = m;
     return m;
@@ -173,10 +172,20 @@ void judge_skip(struct judge *j, const char *format, ...)
     longjmp(j->out, 1);
 }
 
+void judge_may_close(struct judge *j)
+{
+    j->may_close = true;
+}
+
 /* --- Results ----------------------------------------------------------------------------------------------------- */
 
 int got(struct judge *j, int result, const char *what)
 {
+    if (result == -ENOTCONN && j->may_close) {
+        j->may_close = false;
+        judge_reconnect(j);
+        longjmp(j->out, 1);
+    }
     if (result == -ENOTCONN)
         judge_fail(j, "%s: the connection was closed", what);
     if (result == -ETIMEDOUT)
@@ -248,6 +257,9 @@ void judge_close(struct judge *j)
 void judge_reconnect_bare(struct judge *j)
 {
     ob_raw_close(&j->raw);
+    j->guest = NULL;
+    j->copying = false;
+    j->copy_ring = NULL;
     judge_open(j, &j->raw);
 }
 
@@ -255,6 +267,52 @@ void judge_reconnect(struct judge *j)
 {
     judge_reconnect_bare(j);
     want_ok(j, judge_version(j, 0, 0, judge_capabilities, NULL), "VERSION");
+}
+
+void judge_restart(struct judge *j)
+{
+    ob_raw_close(&j->raw);
+    target_stop(j->target);
+    judge_reconnect(j);
+}
+
+/* A queue that is empty ends in the structure itself. */
+static void move(struct ob_raw *to, const struct ob_raw *from)
+{
+    *to = *from;
+    if (to->queue == NULL)
+        to->queue_tail = &to->queue;
+}
+
+static void swap_processes(struct judge *j)
+{
+    struct ob_raw now = j->raw;
+
+    move(&j->raw, &j->aside);
+    move(&j->aside, &now);
+    j->target = j->target == j->first ? &j->second : j->first;
+}
+
+void judge_second(struct judge *j)
+{
+    int err;
+
+    if (j->target == &j->second)
+        return;
+    if (j->second.command == NULL) {
+        err = target_again(&j->second, j->first);
+        want(j, err == 0, "the judge cannot start the server a second time: %s", strerror(-err));
+        ob_raw_init(&j->aside, -1);
+    }
+    swap_processes(j);
+    if (j->raw.fd < 0)
+        judge_reconnect(j);
+}
+
+void judge_first(struct judge *j)
+{
+    if (j->target == &j->second)
+        swap_processes(j);
 }
 
 int judge_version(struct judge *j, uint16_t major, uint16_t minor, const char *json, struct ob_raw_message **reply)
@@ -278,7 +336,7 @@ int call(struct judge *j, uint16_t command, const void *payload, size_t size, co
     int r = ob_raw_call(&j->raw, command, payload, size, fds, nfds, &m);
 
     if (r == 0) {
-        hold_message(j, m);
+        judge_keep(j, m);
         if (reply != NULL)
             *reply = m;
     }
@@ -300,7 +358,7 @@ struct ob_raw_message *receive(struct judge *j, const char *what)
     struct ob_raw_message *m;
 
     got(j, ob_raw_receive(&j->raw, &m), what);
-    return hold_message(j, m);
+    return judge_keep(j, m);
 }
 
 static void read_field(struct judge *j, const struct ob_raw_message *m, size_t offset, void *to, size_t width)
@@ -350,10 +408,10 @@ static bool ready(int fd, int timeout_ms)
     return poll(&pfd, 1, timeout_ms) == 1;
 }
 
-void want_signal(struct judge *j, int fd, const char *what)
+uint64_t want_signal(struct judge *j, int fd, const char *what)
 {
     want(j, ready(fd, j->timeout_ms), "%s: the eventfd was not signalled for %d ms", what, j->timeout_ms);
-    signals(j, fd);
+    return signals(j, fd);
 }
 
 void want_hangup(struct judge *j, int fd, const char *what)
@@ -467,25 +525,35 @@ static void run(struct judge *j)
     j->check->run(j);
 }
 
+static void note_death(struct judge *j, struct target *target, const char *who)
+{
+    size_t used = strlen(j->text);
+
+    if (!target_died(target))
+        return;
+    snprintf(j->text + used, sizeof(j->text) - used, "%s%s died (%s %d)", used > 0 ? "; " : "", who,
+             WIFSIGNALED(target->status) ? "signal" : "status",
+             WIFSIGNALED(target->status) ? WTERMSIG(target->status) : WEXITSTATUS(target->status));
+    j->verdict = FAILED;
+}
+
 enum verdict judge_run(struct judge *j, const struct check *check)
 {
     j->check = check;
     j->verdict = PASSED;
     j->text[0] = '\0';
-    j->copying = false;
+    j->posting = false;
+    j->may_close = false;
     transcript_clear(j->transcript);
     if (setjmp(j->out) == 0)
         run(j);
+    judge_first(j);
     ob_raw_close(&j->raw);
+    ob_raw_close(&j->aside);
     release_all(j);
-    if (target_died(j->target)) {
-        size_t used = strlen(j->text);
-
-        snprintf(j->text + used, sizeof(j->text) - used, "%sthe server died (%s %d)", used > 0 ? "; " : "",
-                 WIFSIGNALED(j->target->status) ? "signal" : "status",
-                 WIFSIGNALED(j->target->status) ? WTERMSIG(j->target->status) : WEXITSTATUS(j->target->status));
-        j->verdict = FAILED;
-    }
+    note_death(j, &j->second, "the second server");
+    target_free(&j->second);
+    note_death(j, j->first, "the server");
     return (enum verdict)j->verdict;
 }
 
@@ -496,8 +564,11 @@ void judge_transcript(struct judge *j, FILE *to, const char *indent)
 
 int judge_init(struct judge *j, struct target *target, int timeout_ms)
 {
-    *j = (struct judge){ .target = target, .timeout_ms = timeout_ms, .transcript = transcript_new() };
+    *j = (struct judge){
+        .target = target, .first = target, .second.pid = -1, .timeout_ms = timeout_ms, .transcript = transcript_new()
+    };
     ob_raw_init(&j->raw, -1);
+    ob_raw_init(&j->aside, -1);
     return j->transcript == NULL ? -ENOMEM : 0;
 }
 

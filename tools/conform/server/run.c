@@ -3,7 +3,6 @@
 #include <time.h>
 
 #include "../options.h"
-#include "../target.h"
 #include "check.h"
 
 static const struct check survey_check = {

@@ -48,7 +48,7 @@ static void survey_version(struct judge *j, struct facts *f)
     f->max_data = (uint32_t)json_number(text, "max_data_xfer_size", 1048576);
     f->max_maps = (uint32_t)json_number(text, "max_dma_maps", 65535);
     f->pgsizes = json_number(text, "pgsizes", 4096);
-    f->page = f->pgsizes & (~f->pgsizes + 1);
+    f->page = f->pgsizes != 0 ? f->pgsizes & (~f->pgsizes + 1) : 4096;
     f->multi = json_true(text, "write_multiple");
     f->has |= f->multi ? NEED_MULTI : 0;
 }
@@ -188,7 +188,7 @@ void survey(struct judge *j)
     if (f->region[VFIO_PCI_CONFIG_REGION_INDEX].size > 0) {
         f->vendor = (uint16_t)config_read(j, 0, 2);
         f->device = (uint16_t)config_read(j, 2, 2);
-        f->exerciser = exerciser_find(f->vendor, f->device);
+        f->exerciser = exerciser_find(f->vendor, f->device, config_read(j, 0x08, 4) >> 8);
         if (f->exerciser != NULL)
             f->has |= (f->exerciser->max_copy > 0 ? NEED_DMA : 0) | (f->exerciser->irqs != 0 ? NEED_INTERRUPT : 0);
     }

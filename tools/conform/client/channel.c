@@ -1,5 +1,5 @@
-/* stream.c: the bytes and descriptors of a socket, and the messages in them. */
-#include "stream.h"
+/* channel.c: the bytes and descriptors of a socket, and the messages in them. */
+#include "channel.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -16,24 +16,24 @@
 #define PIECE       (256u << 10)
 #define MAX_MESSAGE (8u << 20) /* of a client's: eight times the largest transfer that the judge takes */
 
-void stream_open(struct stream *stream, int fd)
+void channel_open(struct channel *channel, int fd)
 {
-    *stream = (struct stream){ .fd = fd, .ended = fd < 0 };
+    *channel = (struct channel){ .fd = fd, .ended = fd < 0 };
 }
 
-void stream_close(struct stream *stream)
+void channel_close(struct channel *channel)
 {
-    for (unsigned i = 0; i < stream->nfds; i++)
-        close(stream->fds[i].fd);
-    if (stream->fd >= 0)
-        close(stream->fd);
-    free(stream->bytes);
-    *stream = (struct stream){ .fd = -1, .ended = true };
+    for (unsigned i = 0; i < channel->nfds; i++)
+        close(channel->fds[i].fd);
+    if (channel->fd >= 0)
+        close(channel->fd);
+    free(channel->bytes);
+    *channel = (struct channel){ .fd = -1, .ended = true };
 }
 
 /* --- Receiving --------------------------------------------------------------------------------------------------- */
 
-static void take_descriptors(struct stream *stream, const struct cmsghdr *control, uint64_t at)
+static void take_descriptors(struct channel *channel, const struct cmsghdr *control, uint64_t at)
 {
     size_t count = (control->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 
@@ -41,30 +41,30 @@ static void take_descriptors(struct stream *stream, const struct cmsghdr *contro
         int fd;
 
         memcpy(&fd, CMSG_DATA(control) + i * sizeof(fd), sizeof(fd));
-        if (stream->nfds == STREAM_MAX_FDS) {
+        if (channel->nfds == CHANNEL_MAX_FDS) {
             close(fd);
             continue;
         }
-        stream->fds[stream->nfds].at = at;
-        stream->fds[stream->nfds++].fd = fd;
+        channel->fds[channel->nfds].at = at;
+        channel->fds[channel->nfds++].fd = fd;
     }
 }
 
-static bool make_room(struct stream *stream)
+static bool make_room(struct channel *channel)
 {
     uint8_t *bytes;
 
-    if (stream->room - stream->have >= PIECE)
+    if (channel->room - channel->have >= PIECE)
         return true;
-    bytes = realloc(stream->bytes, stream->have + 2 * PIECE);
+    bytes = realloc(channel->bytes, channel->have + 2 * PIECE);
     if (bytes == NULL)
         return false;
-    stream->bytes = bytes;
-    stream->room = stream->have + 2 * PIECE;
+    channel->bytes = bytes;
+    channel->room = channel->have + 2 * PIECE;
     return true;
 }
 
-void stream_read(struct stream *stream)
+void channel_read(struct channel *channel)
 {
     union {
         char bytes[CMSG_SPACE(sizeof(int) * 253)]; /* the most that Linux sends at once */
@@ -76,68 +76,68 @@ void stream_read(struct stream *stream)
     };
     ssize_t n;
 
-    if (stream->ended || stream->have > 2 * MAX_MESSAGE || !make_room(stream))
+    if (channel->ended || channel->have > 2 * MAX_MESSAGE || !make_room(channel))
         return;
-    iov = (struct iovec){ stream->bytes + stream->have, PIECE };
-    n = recvmsg(stream->fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    iov = (struct iovec){ channel->bytes + channel->have, PIECE };
+    n = recvmsg(channel->fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {
-        stream->ended = true;
+        channel->ended = true;
         return;
     }
     /* Linux ends a read with the segment that carried descriptors: they came with its last byte or before. */
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c != NULL; c = CMSG_NXTHDR(&msg, c)) {
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
-            take_descriptors(stream, c, stream->position + stream->have + (size_t)n - 1);
+            take_descriptors(channel, c, channel->position + channel->have + (size_t)n - 1);
     }
-    stream->have += (size_t)n;
+    channel->have += (size_t)n;
 }
 
 /* Of the first message, as its header says; 0: it is not there yet. */
-static uint32_t first_size(const struct stream *stream)
+static uint32_t first_size(const struct channel *channel)
 {
     uint32_t size;
 
-    if (stream->have < sizeof(struct ob_raw_header))
+    if (channel->have < sizeof(struct ob_raw_header))
         return 0;
-    memcpy(&size, stream->bytes + offsetof(struct ob_raw_header, size), sizeof(size));
+    memcpy(&size, channel->bytes + offsetof(struct ob_raw_header, size), sizeof(size));
     if (size >= sizeof(struct ob_raw_header) && size <= MAX_MESSAGE)
-        return size > stream->have ? 0 : size;
+        return size > channel->have ? 0 : size;
     return size == 0 ? UINT32_MAX : size;
 }
 
-bool stream_ready(const struct stream *stream)
+bool channel_ready(const struct channel *channel)
 {
-    return first_size(stream) > 0;
+    return first_size(channel) > 0;
 }
 
-static void take_fds(struct stream *stream, struct ob_raw_message *m, uint64_t end)
+static void take_fds(struct channel *channel, struct ob_raw_message *m, uint64_t end)
 {
     unsigned kept = 0;
 
-    for (unsigned i = 0; i < stream->nfds; i++) {
-        if (stream->fds[i].at >= end)
-            stream->fds[kept++] = stream->fds[i];
+    for (unsigned i = 0; i < channel->nfds; i++) {
+        if (channel->fds[i].at >= end)
+            channel->fds[kept++] = channel->fds[i];
         else if (m->nfds < OB_RAW_MAX_FDS)
-            m->fds[m->nfds++] = stream->fds[i].fd;
+            m->fds[m->nfds++] = channel->fds[i].fd;
         else
-            close(stream->fds[i].fd);
+            close(channel->fds[i].fd);
     }
-    stream->nfds = kept;
+    channel->nfds = kept;
 }
 
-struct ob_raw_message *stream_take(struct stream *stream)
+struct ob_raw_message *channel_take(struct channel *channel)
 {
-    uint32_t size = first_size(stream);
+    uint32_t size = first_size(channel);
     struct ob_raw_message *m = size > 0 ? calloc(1, sizeof(*m)) : NULL;
 
     if (m == NULL)
         return NULL;
-    memcpy(&m->header, stream->bytes, sizeof(m->header));
-    if (size < sizeof(m->header) || size > MAX_MESSAGE) { /* nobody can follow this stream */
-        stream->ended = true;
-        stream->have = size = sizeof(m->header);
+    memcpy(&m->header, channel->bytes, sizeof(m->header));
+    if (size < sizeof(m->header) || size > MAX_MESSAGE) { /* nobody can follow this channel */
+        channel->ended = true;
+        channel->have = size = sizeof(m->header);
     }
     m->size = size - (uint32_t)sizeof(m->header);
     m->payload = malloc(m->size + 1u);
@@ -145,11 +145,11 @@ struct ob_raw_message *stream_take(struct stream *stream)
         free(m);
         return NULL;
     }
-    memcpy(m->payload, stream->bytes + sizeof(m->header), m->size);
-    take_fds(stream, m, stream->position + size);
-    stream->position += size;
-    stream->have -= size;
-    memmove(stream->bytes, stream->bytes + size, stream->have);
+    memcpy(m->payload, channel->bytes + sizeof(m->header), m->size);
+    take_fds(channel, m, channel->position + size);
+    channel->position += size;
+    channel->have -= size;
+    memmove(channel->bytes, channel->bytes + size, channel->have);
     return m;
 }
 
@@ -176,12 +176,12 @@ static ssize_t send_piece(int fd, const void *bytes, size_t size, const int *fds
     return sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-int stream_send(struct stream *stream, const void *bytes, size_t size, const int *fds, unsigned nfds, int timeout_ms)
+int channel_send(struct channel *channel, const void *bytes, size_t size, const int *fds, unsigned nfds, int timeout_ms)
 {
     while (size > 0) {
-        ssize_t n = send_piece(stream->fd, bytes, size, fds, nfds);
-        bool reads = !stream->ended && stream->have <= 2 * MAX_MESSAGE;
-        struct pollfd pfd = { .fd = stream->fd, .events = POLLOUT | (reads ? POLLIN : 0) };
+        ssize_t n = send_piece(channel->fd, bytes, size, fds, nfds);
+        bool reads = !channel->ended && channel->have <= 2 * MAX_MESSAGE;
+        struct pollfd pfd = { .fd = channel->fd, .events = POLLOUT | (reads ? POLLIN : 0) };
 
         if (n > 0) {
             bytes = (const char *)bytes + n;
@@ -195,18 +195,18 @@ int stream_send(struct stream *stream, const void *bytes, size_t size, const int
         if (poll(&pfd, 1, timeout_ms) == 0)
             return -ETIMEDOUT;
         if (pfd.revents & POLLIN)
-            stream_read(stream);
+            channel_read(channel);
     }
     return 0;
 }
 
-void stream_wait_taken(struct stream *stream, int timeout_ms)
+void channel_wait_taken(struct channel *channel, int timeout_ms)
 {
     /* Nothing tells when a peer reads. */
     for (int waited = 0; waited < timeout_ms * 10; waited++) {
         int left = 0;
 
-        if (ioctl(stream->fd, SIOCOUTQ, &left) != 0 || left == 0)
+        if (ioctl(channel->fd, SIOCOUTQ, &left) != 0 || left == 0)
             return;
         nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
     }
