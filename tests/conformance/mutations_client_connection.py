@@ -2,7 +2,7 @@
 
 import os
 
-from client_good import outstanding
+from client_good import outstanding, together
 from mutation import (any_of, both, client_row, close, crash, extra_descriptor, no_descriptors, nothing, refused,
                       replies, requests, server_requests, then)
 
@@ -24,8 +24,10 @@ client_row("client-wants-whole-replies", both(replies(), lambda m: m.pieces > 1)
 
 
 # In the baseline replies may meet by chance.
-client_row("client-takes-one-of-a-segment", both(replies("GET_REGION_INFO"), lambda m: m.joined and m.connection > 0),
-           close, "split-joined")
+client_row("client-takes-one-of-a-segment",
+           any_of(requests("GET_REGION_INFO"),
+                  both(replies("GET_REGION_INFO"), lambda m: m.joined and m.connection > 0)),
+           lambda c, m: close(c, m) if m.is_reply else together(c, m), "split-joined")
 
 
 def when_idle(connection, m):

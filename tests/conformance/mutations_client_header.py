@@ -2,7 +2,7 @@
 
 import struct
 
-from client_good import GOOD_VERSION, good_read, outstanding
+from client_good import GOOD_VERSION, good_read, outstanding, together
 from mutation import (accept, accepted, any_of, both, change, client_replies, client_row, close, crash, drop, longer,
                       nth, posted, refused, replies, requests, server_requests, shorter, twice)
 
@@ -74,7 +74,7 @@ client_row("client-dies-of-second-reply", both(replies("REGION_READ"), lambda m:
 def crash_if_overtaken(connection, m):
     waiting = connection.memory.setdefault("waiting", [])
     if not m.is_reply:
-        waiting.append(m)
+        waiting.append(together(connection, m))
     elif m.request is waiting[0]:
         waiting.pop(0)
     else:

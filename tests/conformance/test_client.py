@@ -1,28 +1,33 @@
 #!/usr/bin/env python3
-"""The judge of clients with clients that do not end by themselves, and with clients that it does not start.
+"""The judge of clients with clients that do not end by themselves, that it does not start, and that are hostile.
 
     test_client.py OUTBOARD CLIENT_DRIVER
+    test_client.py --hostile SEED SOCKET
 
 What can be seen of a client that lives on is judged, and the rest is skipped; its faults are found, too. It speaks TAP.
+With --hostile it is a client that sends messages of any kind, most of which are half right.
 """
 
 import os
 import pathlib
+import random
 import re
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 
 HERE = pathlib.Path(__file__).resolve().parent
-OUTBOARD, DRIVER = sys.argv[1:]
+OUTBOARD, DRIVER = sys.argv[-2:]
 CHECKS = ("reply-id", "split-payload", "reply-unknown-keys", "answer-other-id", "text-malformed", "read-count-above",
           "late-header", "descriptor-closed-read", "map-layout", "unmap-flags")
 VISIBLE = {"baseline", "reply-id", "split-payload", "reply-unknown-keys", "late-header", "descriptor-closed-read",
            "map-layout", "unmap-flags"}
 
 
-def judge(folder, spawn=None, checks=CHECKS, timeout=5000):
+def judge(folder, spawn=None, checks=CHECKS, timeout=3000):
     command = [OUTBOARD, "conform", "--client", os.path.join(folder, "judge"), "--timeout", str(timeout)]
     command += ["--spawn", spawn] if spawn else []
     for check in checks:
@@ -66,9 +71,59 @@ def test_lives_on_and_fails():
     assert status == 1 and found == {"baseline": "ok", "split-payload": "not ok"}, text
 
 
-def come_again_and_again(socket, stop):
+# Numbers at which something ends.
+EDGES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 16, 20, 24, 32, 36, 0x1000, 0x10000, 0x7fffffff, 0x80000000, 0xffffffff)
+TEXTS = (b'{"capabilities":{"max_msg_fds":16,"write_multiple":true,"twin_socket":{"supported":true}}}\0',
+         b'{"capabilities":{"max_msg_fds":-1,"max_data_xfer_size":99999999999999,"twin_socket":7}}\0', b"[]\0", b"")
+COMMANDS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16, 17, 18, 99)
+
+
+def hostile_payload(rng, command):
+    words = [rng.choice(EDGES) for _ in range(rng.choice((0, 1, 2, 3, 4, 5, 6, 8, 10, 20)))]
+    if command == 2 and rng.random() < 0.7:
+        return struct.pack("<IIQQQ", 32, rng.randrange(4), 0, rng.choice((0, 4096, 1 << 32, (1 << 64) - 4096)),
+                           rng.choice((0, 4096, 65536, (1 << 64) - 1)))
+    if command == 16:
+        words[:2] = [rng.choice((8, 16, 4096)), 1 << rng.randrange(16, 19) | rng.choice((1, 2, 6, 7, 8))]
+    return struct.pack(f"<{len(words)}I", *words)
+
+
+def be_hostile(seed, path):
+    """Until the judge has enough, or it has."""
+    rng = random.Random(seed)
+    with socket.socket(socket.AF_UNIX) as judged:
+        judged.settimeout(0.02)  # it is the judge's turn now and then, whether it has something to say or not
+        judged.connect(path)
+        messages = [(1, b"\0\0\0\0" + rng.choice(TEXTS), 0), (10, struct.pack("<QIIH", 4, 7, 2, 6), 0)]
+        for _ in range(rng.randrange(5, 80)):
+            command = rng.choice(COMMANDS)
+            messages.append((command, hostile_payload(rng, command), rng.choice((0, 0, 0, 0, 0x10, 1, 2, 0x21, 0xff))))
+        for command, payload, flags in messages:
+            size = 16 + len(payload) if rng.random() < 0.98 else rng.choice((0, 15, 17, 1 << 24, 0xffffffff))
+            fds = [judged.fileno()] * (rng.choice((1, 2, 20)) if rng.random() < 0.1 else 0)
+            header = struct.pack("<HHIII", rng.randrange(65536), command, size, flags, 0)
+            try:
+                socket.send_fds(judged, [header + payload], fds)
+                if rng.random() < 0.3:
+                    judged.recv(1 << 16)
+            except TimeoutError:
+                pass
+            except OSError:
+                return
+
+
+def test_hostile():
+    """Nothing that a client sends harms the judge; what it says of such a client does not matter."""
+    for seed in range(4):
+        spawn = f"{sys.executable} {__file__} --hostile {seed} {{socket}}"
+        with tempfile.TemporaryDirectory(prefix="judge-") as folder:
+            found, status, text = results(judge(folder, spawn, ("dma-read", "split-*", "data-padded"), 300))
+        assert status in (0, 1) and " passed, " in text and found, text
+
+
+def come_again_and_again(path, stop):
     while not stop.is_set():
-        subprocess.run([DRIVER, socket], stderr=subprocess.DEVNULL, check=False)
+        subprocess.run([DRIVER, path], stderr=subprocess.DEVNULL, check=False)
 
 
 def test_comes_by_itself():
@@ -126,4 +181,7 @@ def main():
     return failed
 
 
-sys.exit(main())
+if sys.argv[1] == "--hostile":
+    be_hostile(int(sys.argv[2]), sys.argv[3])
+else:
+    sys.exit(main())

@@ -48,7 +48,7 @@ static bool multi_layout(struct trial *t, const struct ob_raw_message *m)
 
 static void count_above(struct trial *t)
 {
-    struct reply *reply = trial_reply(t, trial_await_read(t));
+    struct reply *reply = trial_success(t, trial_await_read(t));
     uint32_t count = reply_get32(reply, 12) + 4;
 
     reply_resize(reply, HEAD + count);
@@ -59,7 +59,7 @@ static void count_above(struct trial *t)
 
 static void count_lies_above(struct trial *t)
 {
-    struct reply *reply = trial_reply(t, trial_await_read(t));
+    struct reply *reply = trial_success(t, trial_await_read(t));
 
     reply_put32(reply, 12, reply_get32(reply, 12) + 4096);
     trial_send(t, reply);
@@ -68,7 +68,7 @@ static void count_lies_above(struct trial *t)
 
 static void count_lies_below(struct trial *t)
 {
-    struct reply *reply = trial_reply(t, trial_await_read(t));
+    struct reply *reply = trial_success(t, trial_await_read(t));
 
     reply_put32(reply, 12, reply_get32(reply, 12) - 1);
     trial_send(t, reply);
@@ -77,7 +77,7 @@ static void count_lies_below(struct trial *t)
 
 static void data_missing(struct trial *t)
 {
-    struct reply *reply = trial_reply(t, trial_await_read(t));
+    struct reply *reply = trial_success(t, trial_await_read(t));
 
     reply_resize(reply, HEAD);
     trial_send(t, reply);
@@ -91,7 +91,7 @@ static bool waited_write(struct trial *t, const struct ob_raw_message *m)
 
 static void write_count(struct trial *t, int more, const char *what)
 {
-    struct reply *reply = trial_reply(t, trial_await_where(t, waited_write, "REGION_WRITE that is not posted"));
+    struct reply *reply = trial_success(t, trial_await_where(t, waited_write, "REGION_WRITE that is not posted"));
 
     reply_put32(reply, 12, reply_get32(reply, 12) + (uint32_t)more);
     trial_send(t, reply);
@@ -115,7 +115,8 @@ static bool empty_access(struct trial *t, const struct ob_raw_message *m)
 
 static void header_for_nothing(struct trial *t)
 {
-    struct reply *reply = trial_reply(t, trial_await_where(t, empty_access, "REGION_READ or REGION_WRITE of 0 bytes"));
+    struct reply *reply =
+        trial_success(t, trial_await_where(t, empty_access, "REGION_READ or REGION_WRITE of 0 bytes"));
 
     reply_resize(reply, 0);
     trial_send(t, reply);
@@ -129,7 +130,7 @@ static bool waited_multi(struct trial *t, const struct ob_raw_message *m)
 
 static void multi_count(struct trial *t, int more, const char *what)
 {
-    struct reply *reply = trial_reply(t, trial_await_where(t, waited_multi, "REGION_WRITE_MULTI that is not posted"));
+    struct reply *reply = trial_success(t, trial_await_where(t, waited_multi, "REGION_WRITE_MULTI that is not posted"));
 
     reply_put32(reply, 0, reply_get32(reply, 0) + (uint32_t)more);
     trial_send(t, reply);

@@ -200,14 +200,15 @@ int channel_send(struct channel *channel, const void *bytes, size_t size, const 
     return 0;
 }
 
-void channel_wait_taken(struct channel *channel, int timeout_ms)
+bool channel_wait_taken(struct channel *channel, int timeout_ms)
 {
     /* Nothing tells when a peer reads. */
     for (int waited = 0; waited < timeout_ms * 10; waited++) {
         int left = 0;
 
         if (ioctl(channel->fd, SIOCOUTQ, &left) != 0 || left == 0)
-            return;
+            return true;
         nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
     }
+    return false;
 }

@@ -33,7 +33,7 @@ bool channel_ready(const struct channel *channel);
 /* Sends all, the descriptors with the first byte, reading meanwhile. 0; -ENOTCONN, -ETIMEDOUT. */
 int channel_send(struct channel *channel, const void *bytes, size_t size, const int *fds, unsigned nfds,
                  int timeout_ms);
-/* Waits until the client has read what was sent, so that the next send is a segment of its own. */
-void channel_wait_taken(struct channel *channel, int timeout_ms);
+/* Waits until the client has read what was sent, so that the next send is a segment of its own. False: it does not. */
+bool channel_wait_taken(struct channel *channel, int timeout_ms);
 
 #endif

@@ -37,10 +37,10 @@
 
 #include "../report.h"
 #include "../transcript.h"
+#include "channel.h"
 #include "kinds.h"
 #include "model.h"
 #include "program.h"
-#include "channel.h"
 
 /* Long against what a client needs between two commands, short against a user's patience. */
 #define QUIET_MS 1000
@@ -175,6 +175,8 @@ struct ob_raw_message *trial_await_where(struct trial *t, bool (*is)(struct tria
                                          const char *what);
 /* Has the model execute the command. The reply is the check's to change and to send. */
 struct reply *trial_reply(struct trial *t, struct ob_raw_message *m);
+/* The same for a check that changes what a success says: skipped if the device refuses the command. */
+struct reply *trial_success(struct trial *t, struct ob_raw_message *m);
 /* Does nothing if the command was posted. */
 void trial_send(struct trial *t, const struct reply *reply);
 /* Executes and answers. */
@@ -258,8 +260,7 @@ static inline uint64_t get64(const struct ob_raw_message *m, size_t offset)
     return get_field(m, offset, 8);
 }
 
-/* --- The rest is for run.c -----------------------------------------------------------------------------------------
- */
+/* --- The rest is for run.c ---------------------------------------------------------------------------------------- */
 
 /* `command` NULL: clients come by themselves. 0 or -errno. */
 int trial_init(struct trial *t, int listener, char **command, int timeout_ms);

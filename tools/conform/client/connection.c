@@ -16,7 +16,7 @@ static bool descriptors(struct trial *t, const struct ob_raw_message *m)
 /* Adds the end of a pair of sockets to the reply to a command, which defines none, and waits for it to be closed. */
 static void with_descriptor(struct trial *t, uint16_t command, unsigned count)
 {
-    struct reply *reply = trial_reply(t, trial_await(t, command));
+    struct reply *reply = trial_success(t, trial_await(t, command));
     int mine, theirs;
     char what[60];
 
@@ -128,11 +128,12 @@ static void joined(struct trial *t)
         uint8_t *bytes;
         size_t size;
 
-        if (first->none || first->nfds > 0 || !trial_waits(t)) {
+        m = !first->none && first->nfds == 0 && trial_waits(t) ? trial_next(t) : NULL;
+        if (m == NULL) {
             trial_send(t, first);
             continue;
         }
-        second = trial_reply(t, trial_next(t));
+        second = trial_reply(t, m);
         if (second->none || second->nfds > 0) {
             trial_send(t, first);
             trial_send(t, second);
@@ -205,7 +206,7 @@ static void end_between(struct trial *t)
 /* In the middle of a reply to REGION_READ, at that many bytes. */
 static void end_within(struct trial *t, size_t size)
 {
-    struct reply *reply = trial_reply(t, trial_await_read(t));
+    struct reply *reply = trial_success(t, trial_await_read(t));
     uint8_t bytes[32];
 
     memcpy(bytes, &reply->header, sizeof(reply->header));

@@ -113,11 +113,15 @@ static void write_seen_message(struct trial *t)
     write_seen(t, MAP_NO_FD);
 }
 
-/* The last bytes of a map, and all of it if that is not too much. */
+#define LARGE 1048576u
+
+/* The last bytes of a map, and all of it, or as much as the client takes, or as is much for one message. */
 static void whole_map(struct trial *t)
 {
     struct model_map map = trial_await_map(t, MAP_READ);
     uint64_t most = t->model.client_data < map.size ? t->model.client_data : map.size;
+
+    most = most < LARGE ? most : LARGE;
 
     read_memory(t, map.address + map.size - BYTES, BYTES, "DMA_READ of the last bytes of a map");
     if (most > 0)

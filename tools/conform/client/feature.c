@@ -201,7 +201,7 @@ static void failed_transition(struct trial *t)
 
 static bool reads_data(struct trial *t, const struct ob_raw_message *m)
 {
-    return m->header.command == OB_RAW_MIG_READ && get32(m, 4) > 0;
+    return m->header.command == OB_RAW_MIG_READ && get32(m, 4) > 0 && get32(m, 4) <= t->model.max_data;
 }
 
 /* Every reply has as many bytes as were asked for, whatever its size says. */
@@ -228,7 +228,7 @@ static void padded_data(struct trial *t)
 static void too_much_data(struct trial *t)
 {
     struct ob_raw_message *m = trial_await_where(t, reads_data, "MIG_DATA_READ");
-    struct reply *reply = trial_reply(t, m);
+    struct reply *reply = trial_success(t, m);
 
     reply_resize(reply, HEAD + get32(m, 4) + 8);
     reply_put32(reply, 0, (uint32_t)reply->size);
@@ -240,7 +240,7 @@ static void too_much_data(struct trial *t)
 static void data_size_lies(struct trial *t)
 {
     struct ob_raw_message *m = trial_await_where(t, reads_data, "MIG_DATA_READ");
-    struct reply *reply = trial_reply(t, m);
+    struct reply *reply = trial_success(t, m);
 
     reply_resize(reply, HEAD);
     reply_put32(reply, 4, get32(m, 4));
@@ -257,7 +257,7 @@ static bool asks_report(struct trial *t, const struct ob_raw_message *m)
 
 static struct reply *report_reply(struct trial *t)
 {
-    return trial_reply(t, trial_await_where(t, asks_report, "GET of DMA_LOGGING_REPORT"));
+    return trial_success(t, trial_await_where(t, asks_report, "GET of DMA_LOGGING_REPORT"));
 }
 
 static void short_bitmap(struct trial *t)
@@ -284,7 +284,7 @@ static void long_bitmap(struct trial *t)
 static void bits_beyond(struct trial *t)
 {
     struct ob_raw_message *m = trial_await_where(t, asks_report, "GET of DMA_LOGGING_REPORT");
-    struct reply *reply = trial_reply(t, m);
+    struct reply *reply = trial_success(t, m);
     uint64_t pages = get64(m, HEAD + 8) / get64(m, HEAD + 16);
 
     if (pages % 64 == 0)

@@ -243,7 +243,7 @@ static void error_negative(struct trial *t)
 
 static void error_without_type(struct trial *t)
 {
-    struct reply *reply = trial_reply(t, trial_await_read(t));
+    struct reply *reply = trial_success(t, trial_await_read(t));
 
     reply_refuse(reply, EIO);
     reply->header.flags = OB_RAW_ERROR;
@@ -266,7 +266,7 @@ static void want_not_taken(struct trial *t, const char *what)
 
 static void wrong_id(struct trial *t)
 {
-    struct reply *reply = trial_reply(t, trial_await_read(t));
+    struct reply *reply = trial_success(t, trial_await_read(t));
 
     reply->header.id ^= 0x5555;
     trial_send(t, reply);
@@ -275,7 +275,7 @@ static void wrong_id(struct trial *t)
 
 static void wrong_command(struct trial *t)
 {
-    struct reply *reply = trial_reply(t, trial_await_read(t));
+    struct reply *reply = trial_success(t, trial_await_read(t));
 
     reply->header.command = OB_RAW_REGION_WRITE;
     trial_send(t, reply);
@@ -301,8 +301,9 @@ static void out_of_order(struct trial *t)
     while ((m = trial_next(t)) != NULL) {
         struct reply *first = trial_reply(t, m);
 
-        if (!first->none && trial_waits(t)) {
-            trial_answer(t, trial_next(t));
+        m = !first->none && trial_waits(t) ? trial_next(t) : NULL;
+        if (m != NULL) {
+            trial_answer(t, m);
             pairs++;
         }
         trial_send(t, first);
@@ -317,7 +318,7 @@ static void out_of_order(struct trial *t)
 static void resized(struct trial *t, uint16_t command, size_t size)
 {
     bool read = command == OB_RAW_REGION_READ;
-    struct reply *reply = trial_reply(t, read ? trial_await_read(t) : trial_await(t, command));
+    struct reply *reply = trial_success(t, read ? trial_await_read(t) : trial_await(t, command));
     char what[80];
 
     reply_resize(reply, size);

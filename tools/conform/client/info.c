@@ -77,7 +77,7 @@ static bool index_in_range(struct trial *t, const struct ob_raw_message *m)
 
 static void info_longer(struct trial *t)
 {
-    struct reply *reply = trial_reply(t, trial_await(t, OB_RAW_GET_INFO));
+    struct reply *reply = trial_success(t, trial_await(t, OB_RAW_GET_INFO));
 
     reply_resize(reply, 24);
     reply_put32(reply, 0, 24);
@@ -87,7 +87,7 @@ static void info_longer(struct trial *t)
 
 static void info_flags(struct trial *t)
 {
-    struct reply *reply = trial_reply(t, trial_await(t, OB_RAW_GET_INFO));
+    struct reply *reply = trial_success(t, trial_await(t, OB_RAW_GET_INFO));
 
     reply_put32(reply, 4, reply_get32(reply, 4) | 0x40000000);
     trial_send(t, reply);
@@ -137,7 +137,7 @@ static void no_regions(struct trial *t)
 
 static void not_pci(struct trial *t)
 {
-    struct reply *reply = trial_reply(t, trial_await(t, OB_RAW_GET_INFO));
+    struct reply *reply = trial_success(t, trial_await(t, OB_RAW_GET_INFO));
 
     reply_put32(reply, 4, reply_get32(reply, 4) & ~(uint32_t)VFIO_DEVICE_FLAGS_PCI);
     trial_send(t, reply);
@@ -147,7 +147,7 @@ static void not_pci(struct trial *t)
 /* More than any memory is enough for. */
 static void huge_numbers(struct trial *t)
 {
-    struct reply *reply = trial_reply(t, trial_await(t, OB_RAW_GET_INFO));
+    struct reply *reply = trial_success(t, trial_await(t, OB_RAW_GET_INFO));
 
     reply_put32(reply, 8, UINT32_MAX);
     reply_put32(reply, 12, UINT32_MAX);

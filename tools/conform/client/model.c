@@ -201,9 +201,11 @@ static void take_capabilities(struct model *model, const struct ob_raw_message *
     json_t *caps = json_object_get(root, "capabilities");
     json_t *value;
 
-    if ((value = json_object_get(caps, "max_msg_fds")) != NULL)
+    value = json_object_get(caps, "max_msg_fds");
+    if (json_is_integer(value) && json_integer_value(value) >= 0)
         model->client_fds = (uint64_t)json_integer_value(value);
-    if ((value = json_object_get(caps, "max_data_xfer_size")) != NULL)
+    value = json_object_get(caps, "max_data_xfer_size");
+    if (json_is_integer(value) && json_integer_value(value) >= 0)
         model->client_data = (uint64_t)json_integer_value(value);
     model->client_multi = json_is_true(json_object_get(caps, "write_multiple"));
     model->client_twin = json_is_true(json_object_get(json_object_get(caps, "twin_socket"), "supported"));

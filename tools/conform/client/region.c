@@ -42,7 +42,7 @@ static bool asks_for_all(struct trial *t, const struct ob_raw_message *m)
 /* The full reply to GET_REGION_INFO of the region with sparse areas. */
 static struct reply *sparse_reply(struct trial *t)
 {
-    return trial_reply(t, trial_await_where(t, asks_for_all, "GET_REGION_INFO with room for capabilities"));
+    return trial_success(t, trial_await_where(t, asks_for_all, "GET_REGION_INFO with room for capabilities"));
 }
 
 static void unknown_capability(struct trial *t)
@@ -348,7 +348,7 @@ static bool asks_io_fds(struct trial *t, const struct ob_raw_message *m)
 
 static void count_lies(struct trial *t)
 {
-    struct reply *reply = trial_reply(t, trial_await_where(t, asks_io_fds, "GET_REGION_IO_FDS of region 0"));
+    struct reply *reply = trial_success(t, trial_await_where(t, asks_io_fds, "GET_REGION_IO_FDS of region 0"));
 
     reply_put32(reply, 12, 0x10000000);
     trial_send(t, reply);

@@ -291,8 +291,9 @@ void trial_send_cut(struct trial *t, const void *bytes, size_t size, const int *
             return; /* it is found out when the client is read from */
         nfds = 0;
         at = end;
-        if (at < size)
-            channel_wait_taken(&t->main, t->timeout_ms);
+        if (at < size && !channel_wait_taken(&t->main, t->timeout_ms))
+            trial_skip(t, "the client reads no part of a reply for %d ms: it cannot be sent in segments",
+                       t->timeout_ms);
     }
 }
 

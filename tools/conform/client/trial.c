@@ -173,6 +173,15 @@ struct reply *trial_reply(struct trial *t, struct ob_raw_message *m)
     return &h->reply;
 }
 
+struct reply *trial_success(struct trial *t, struct ob_raw_message *m)
+{
+    struct reply *reply = trial_reply(t, m);
+
+    if (reply->header.flags & OB_RAW_ERROR)
+        trial_skip(t, "the device refuses the client's %s", command_name(m->header.command));
+    return reply;
+}
+
 void *trial_alloc(struct trial *t, size_t size)
 {
     void *memory = calloc(1, size);
@@ -247,14 +256,18 @@ const struct client_check *client_check_at(unsigned n)
 
 void trial_judge(struct trial *t, const struct ob_raw_message *m)
 {
-    const struct client_check *check;
+    unsigned n = 0;
 
-    for (unsigned i = 0; (check = client_check_at(i)) != NULL; i++) {
-        if (check->rule == NULL || t->check->fault)
-            continue;
-        t->rule = check;
-        t->finding = &t->findings[i];
-        t->finding->seen |= check->rule(t, m);
+    if (t->check->fault)
+        return;
+    for (unsigned i = 0; client_checks[i] != NULL; i++) {
+        for (const struct client_check *check = client_checks[i]; check->is.name != NULL; check++, n++) {
+            if (check->rule == NULL)
+                continue;
+            t->rule = check;
+            t->finding = &t->findings[n];
+            t->finding->seen |= check->rule(t, m);
+        }
     }
 }
 
@@ -304,6 +317,7 @@ static void begin(struct trial *t)
 {
     int err = model_init(&t->model);
 
+    t->program.ended = false;
     t->connected = t->over = t->cut = false;
     t->end = (struct ending){ .how = RUNS };
     t->kinds.count = 0;

@@ -237,7 +237,7 @@ static void empty_capabilities(struct trial *t)
 
 static void other_version(struct trial *t, uint16_t major, uint16_t minor, const char *what)
 {
-    struct reply *reply = trial_reply(t, trial_await(t, OB_RAW_VERSION));
+    struct reply *reply = trial_success(t, trial_await(t, OB_RAW_VERSION));
     const uint16_t version[] = { major, minor };
 
     reply_put(reply, 0, version, sizeof(version));
@@ -257,7 +257,7 @@ static void higher_minor(struct trial *t)
 
 static void bad_text(struct trial *t, const char *text, size_t size, const char *what)
 {
-    struct reply *reply = trial_reply(t, trial_await(t, OB_RAW_VERSION));
+    struct reply *reply = trial_success(t, trial_await(t, OB_RAW_VERSION));
 
     reply_resize(reply, 4);
     reply_put(reply, 4, text, size);
