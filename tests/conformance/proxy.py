@@ -4,10 +4,10 @@
     proxy.py [--mutation NAME] (--fd N | --socket-path PATH) -- SERVER [ARG...]
     proxy.py [--mutation NAME] (--fd N | --socket-path PATH) --connect PATH
 
-It serves clients, one after the other, at PATH or on a descriptor, and passes their messages to a server:
-one that it starts, with --socket-path=PATH appended, or one that listens already. Messages go on one by one, as they
-came: each in a segment of its own, its descriptors with its first byte. A twin socket that the server offers is passed
-through in the same way.
+It serves clients, any number at a time, at PATH or on a descriptor, and passes the messages of each over a connection
+of its own to a server: one that it starts, with --socket-path=PATH appended, or one that listens already. Messages go
+on one by one, as they came: each in a segment of its own, its descriptors with its first byte. A twin socket that the
+server offers is passed through in the same way.
 
 Without a mutation nothing is changed, so that a conforming pair of peers does not notice the proxy. With one, the rows
 of mutations_*.py say which messages are changed, dropped, answered here, cut, repeated.
@@ -27,7 +27,9 @@ import subprocess
 import sys
 import tempfile
 import termios
+import threading
 import time
+import traceback
 from typing import Callable, Optional
 
 HEADER = struct.Struct("<HHIII")
@@ -39,7 +41,7 @@ COMMANDS = {
     "DEVICE_RESET": 13, "REGION_WRITE_MULTI": 15, "DEVICE_FEATURE": 16, "MIG_DATA_READ": 17, "MIG_DATA_WRITE": 18,
 }
 MAX_MESSAGE = 4 << 20
-MAX_FDS = 64
+MAX_FDS = 253  # the kernel's
 MAX_PENDING = 256 << 10  # bytes that wait for a reader: beyond, no more is read from the other side
 
 
@@ -60,6 +62,8 @@ class Message:
     cuts: tuple = ()  # offsets at which a segment ends
     join: bool = False  # kept back, and sent in one segment with the message behind it
     number: int = 0  # how many of its command and kind came before it on this connection
+    breaks: tuple = ()  # offsets in it at which a read of ours ended
+    late_fds: bool = False  # its descriptors did not come with its first byte
 
     @property
     def is_reply(self):
@@ -91,7 +95,9 @@ class Stream:
     def __init__(self, sock):
         self.socket = sock
         self.buffer = b""
-        self.fds = []  # (position in the buffer, descriptor)
+        self.breaks = []  # positions in the buffer at which a read ended
+        self.fds = []  # (position in the buffer, where the read that brought it began, descriptor)
+        self.lost = False  # a header made no sense, or announced too much: what follows is passed on as it is
         self.held = []  # messages that go with the next
         self.pending = []  # (bytes, descriptors) that there was no room for
         self.pending_size = 0
@@ -109,28 +115,37 @@ class Stream:
         if not data:
             raise Gone
         # Linux ends a read with the segment that carried descriptors, so these came with its last message.
-        self.fds += [(len(self.buffer) + len(data) - 1, fd) for fd in fds]
+        self.fds += [(len(self.buffer) + len(data) - 1, len(self.buffer), fd) for fd in fds]
         self.buffer += data
+        self.breaks.append(len(self.buffer))
 
     def messages(self, from_client, twin):
-        while len(self.buffer) >= HEADER.size:
+        """What is complete. A header that makes no sense, or announces too much, comes with all that is behind it."""
+        while len(self.buffer) >= HEADER.size and not self.lost:
             ident, command, size, flags, error = HEADER.unpack_from(self.buffer)
-            if size < HEADER.size or size > MAX_MESSAGE:
-                # Nobody can follow this stream: pass the rest on as it is.
-                raw, self.buffer = self.buffer, b""
-                yield raw
+            self.lost = size < HEADER.size or size > MAX_MESSAGE
+            if len(self.buffer) < size and not self.lost:
                 return
-            if len(self.buffer) < size:
-                return
-            payload = self.buffer[HEADER.size:size]
-            fds = [fd for at, fd in self.fds if at < size]
-            self.fds = [(at - size, fd) for at, fd in self.fds if at >= size]
-            self.buffer = self.buffer[size:]
-            yield Message(ident, command, flags, error, payload, fds, from_client, twin)
+            breaks = tuple(at for at in self.breaks if at < size)
+            late = any(0 < start for at, start, _ in self.fds if at < size)
+            data, fds = self.take(len(self.buffer) if self.lost else size)
+            yield Message(ident, command, flags, error, data[HEADER.size:], fds, from_client, twin,
+                          size=size if self.lost else None, breaks=breaks, late_fds=late)
+
+    def take(self, size):
+        """The first bytes, and the descriptors that came with them."""
+        data, self.buffer = self.buffer[:size], self.buffer[size:]
+        fds = [fd for at, _, fd in self.fds if at < size]
+        self.fds = [(at - size, start - size, fd) for at, start, fd in self.fds if at >= size]
+        self.breaks = [at - size for at in self.breaks if at > size]
+        return data, fds
 
     def rest(self):
-        raw, self.buffer = self.buffer, b""
-        return raw
+        """All bytes, whole messages or not. Their descriptors are closed."""
+        data, fds = self.take(len(self.buffer))
+        for fd in fds:
+            os.close(fd)
+        return data
 
     def wait_taken(self):
         """Until the peer has read what was sent: two sends are two segments, but a reader may find them as one."""
@@ -160,14 +175,18 @@ class Stream:
                     self.pending.pop(0)
         except BlockingIOError:
             pass
-        except OSError as error:
-            raise Gone from error
+        except OSError:
+            self.drop_pending()  # it has closed: what it sent before is read first
+
+    def drop_pending(self):
+        for fd in [fd for _, fds in self.pending for fd in fds]:
+            os.close(fd)
+        self.pending, self.pending_size = [], 0
 
     def close(self):
         self.socket.close()
-        for fd in [fd for _, fd in self.fds] + [fd for _, fds in self.pending for fd in fds]:
-            os.close(fd)
-        self.fds, self.pending, self.pending_size = [], [], 0
+        self.rest()
+        self.drop_pending()
 
     def send(self, message):
         if message.join:
@@ -189,8 +208,9 @@ class Stream:
 class Connection:
     """A client, its server, and the messages between them. `memory` belongs to the mutation."""
 
-    def __init__(self, proxy, client, server):
+    def __init__(self, proxy, client, server, number):
         self.proxy = proxy
+        self.number = number  # how many there were before
         self.client, self.server = Stream(client), Stream(server)
         self.twins = {}
         self.asked = {}  # requests that wait for their reply: (from the client, twin, id, command): [message]
@@ -254,12 +274,11 @@ class Connection:
     def handle(self, m):
         self.pair(m)
         self.remember(m)
-        out = self.proxy.mutate(self, m)
-        kept = set()
-        for one in out:
+        came, kept = set(m.fds), set()
+        for one in self.proxy.mutate(self, m):
             kept.update(one.fds)
             self.forward(one)
-        for fd in set(m.fds) - kept:
+        for fd in came - kept:
             os.close(fd)
 
     def run(self):
@@ -294,10 +313,9 @@ class Connection:
                 other.write(stream.rest(), [])
             raise
         for m in stream.messages(from_client, twin):
-            if isinstance(m, bytes):
-                other.write(m, [])
-            else:
-                self.handle(m)
+            self.handle(m)
+        if stream.lost:
+            other.write(stream.rest(), [])
 
 
 class Proxy:
@@ -307,6 +325,9 @@ class Proxy:
         self.server = None
         self.path = None
         self.memory = {}  # of the mutation, over all connections
+        self.lock = threading.Lock()
+        self.connections = []  # that there are now
+        self.served = 0  # connections ever
 
     def start(self, command):
         self.folder = tempfile.TemporaryDirectory(prefix="proxy-")
@@ -335,13 +356,29 @@ class Proxy:
         return [out] if isinstance(out, Message) else list(out)
 
     def serve(self, sock):
+        """One client, until it or the server closes."""
         try:
             server = self.connect()
         except OSError as error:
             print(f"proxy: cannot connect to the server: {error}", file=sys.stderr)
             sock.close()
             return
-        Connection(self, sock, server).run()
+        with self.lock:
+            connection = Connection(self, sock, server, self.served)
+            self.served += 1
+            self.connections.append(connection)
+        try:
+            connection.run()
+        except Exception:
+            traceback.print_exc()  # test_mutations.py looks for it: a row that is wrong proves nothing
+            self.crash()
+        finally:
+            self.connections.remove(connection)
+
+    def crash(self):
+        """The server dies, and this process with it."""
+        self.stop()
+        os._exit(1)
 
     def stop(self):
         if self.server:
@@ -388,7 +425,7 @@ def main():
                 proxy.serve(listener)
                 return
         while True:
-            proxy.serve(listener.accept()[0])
+            threading.Thread(target=proxy.serve, args=[listener.accept()[0]], daemon=True).start()
     finally:
         proxy.stop()
 

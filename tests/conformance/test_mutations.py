@@ -31,7 +31,7 @@ def judge(server, name, checks):
     if name:
         proxy += ["--mutation", name]
     proxy += ["--", TESTDEV] if server == "testdev" else ["--", OUTBOARD, "serve", server]
-    command = [OUTBOARD, "conform", "--spawn", " ".join(proxy), "--timeout", "3000"]
+    command = [OUTBOARD, "conform", "--spawn", " ".join(proxy), "--timeout", "3000", "--strict"]
     for check in checks:
         command += ["--check", check]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -52,6 +52,8 @@ def unchanged(server):
 def caught(row):
     results, text = judge(row.server, row.name, [check for check in row.caught_by if check != "survey"] or ["none"])
     missed = [check for check in row.caught_by if results.get(check) != "not ok"]
+    if "Traceback" in text:
+        return ["the row is wrong", text]
     return ([] if not missed else [f"not noticed by {', '.join(missed)}", text])
 
 
