@@ -14,6 +14,7 @@
 #define CONFORM_CHECK_H
 
 #include <errno.h>
+#include <jansson.h>
 #include <setjmp.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -141,6 +142,8 @@ void judge_reconnect(struct judge *j);
 void judge_reconnect_bare(struct judge *j);
 /* VERSION 0.0 with that text (NULL: none). The reply's payload, NUL-terminated; 0 or the errno of a refusal. */
 int judge_version(struct judge *j, uint16_t major, uint16_t minor, const char *json, struct ob_raw_message **reply);
+/* The JSON text of a VERSION reply, which the judge frees; NULL: there is none, or it is none. */
+const json_t *judge_json(struct judge *j, const struct ob_raw_message *reply);
 /* What the judge offers when it is not the negotiation that is judged. */
 extern const char judge_capabilities[];
 

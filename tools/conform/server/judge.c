@@ -23,7 +23,7 @@ const char judge_capabilities[] =
 
 struct held {
     struct held *next;
-    enum { HELD_FD, HELD_MEMORY, HELD_MAPPING, HELD_MESSAGE } kind;
+    enum { HELD_FD, HELD_MEMORY, HELD_MAPPING, HELD_MESSAGE, HELD_JSON } kind;
     int fd;
     void *memory;
     size_t size;
@@ -57,6 +57,9 @@ static void release(struct held *h)
         break;
     case HELD_MESSAGE:
         ob_raw_message_free(h->memory);
+        break;
+    case HELD_JSON:
+        json_decref(h->memory);
         break;
     }
 }
@@ -267,6 +270,17 @@ int judge_version(struct judge *j, uint16_t major, uint16_t minor, const char *j
     if (text > 0)
         memcpy(payload + 4, json, text);
     return call(j, OB_RAW_VERSION, payload, 4 + text, NULL, 0, reply);
+}
+
+const json_t *judge_json(struct judge *j, const struct ob_raw_message *reply)
+{
+    const size_t numbers = sizeof(struct ob_raw_version);
+    size_t size = reply->size > numbers ? strnlen((char *)reply->payload + numbers, reply->size - numbers) : 0;
+    json_t *json = size > 0 ? json_loadb((char *)reply->payload + numbers, size, 0, NULL) : NULL;
+
+    if (json != NULL)
+        hold(j, HELD_JSON)->memory = json;
+    return json;
 }
 
 /* --- Messages ---------------------------------------------------------------------------------------------------- */
