@@ -13,7 +13,7 @@ import pathlib
 import struct
 from typing import Callable
 
-from proxy import COMMANDS, ERROR, NO_REPLY, REPLY, Message
+from proxy import COMMANDS, ERROR, NO_REPLY, REPLY, Gone, Message
 
 
 @dataclasses.dataclass
@@ -100,6 +100,21 @@ def refused(m):
 
 def posted(m):
     return bool(m.flags & NO_REPLY)
+
+
+def judged(m):
+    """Of a check's connections: the survey, without which no check runs, has the first three."""
+    return m.connection >= 3
+
+
+def unknown(m):
+    """A command that is in no table."""
+    return m.command not in COMMANDS.values()
+
+
+def lost(m):
+    """A header whose size makes no sense, or is beyond the proxy's; the payload is what is behind it."""
+    return m.size is not None
 
 
 def nth(number):
@@ -199,8 +214,37 @@ def longer(data):
 
 def close(connection, m):
     """Ends the client's connection instead."""
-    from proxy import Gone
     raise Gone
+
+
+def crash(connection, m):
+    """The server's process ends."""
+    connection.proxy.crash()
+
+
+def use_memory(mebibytes):
+    """The process uses so much more, for good, each time."""
+    def transform(connection, m):
+        connection.proxy.memory.setdefault("used", []).append(bytearray(os.urandom(1) * (mebibytes << 20)))
+        return m
+    return transform
+
+
+def refuse_and_close(error):
+    def transform(connection, m):
+        connection.forward(m.reply(error=error))
+        return close(connection, m)
+    return transform
+
+
+def when(condition, transform):
+    """A condition on the connection and the message."""
+    return lambda connection, m: transform(connection, m) if condition(connection, m) else m
+
+
+def asked_by_server(connection):
+    """The server's commands that have no reply yet."""
+    return [m for waiting in connection.asked.values() for m in waiting if not m.from_client]
 
 
 def then(*transforms):

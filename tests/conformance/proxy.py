@@ -62,6 +62,7 @@ class Message:
     cuts: tuple = ()  # offsets at which a segment ends
     join: bool = False  # kept back, and sent in one segment with the message behind it
     number: int = 0  # how many of its command and kind came before it on this connection
+    connection: int = 0  # how many connections there were before its own
     breaks: tuple = ()  # offsets in it at which a read of ours ended
     late_fds: bool = False  # its descriptors did not come with its first byte
 
@@ -245,6 +246,7 @@ class Connection:
     def remember(self, m):
         key = (m.from_client, m.twin, m.id, m.command)
         kind = (m.from_client, m.command, m.is_reply)
+        m.connection = self.number
         m.number = self.seen.get(kind, 0)
         self.seen[kind] = m.number + 1
         if not m.flags & (REPLY | NO_REPLY):
@@ -403,6 +405,7 @@ def main():
     mutation = None
     if arguments.mutation:
         sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+        sys.modules["proxy"] = sys.modules["__main__"]  # the rows' classes are these
         import mutation as rows
         mutation = rows.find(arguments.mutation)
         if mutation is None:

@@ -223,7 +223,7 @@ static int fetch(struct ob_raw *raw, int64_t deadline)
     return 0;
 }
 
-static int serve(struct ob_raw *raw, struct ob_raw_message *message)
+int ob_raw_answer_dma(struct ob_raw *raw, const struct ob_raw_message *message)
 {
     const struct ob_raw_header *header = &message->header;
     struct ob_raw_header reply = {
@@ -285,7 +285,7 @@ static int receive_or_serve(struct ob_raw *raw, int64_t deadline, struct ob_raw_
     *message = dequeue(raw);
     if (raw->dma != NULL && ((*message)->header.flags & OB_RAW_TYPE_MASK) == 0 &&
         ((*message)->header.command == OB_RAW_DMA_READ || (*message)->header.command == OB_RAW_DMA_WRITE)) {
-        r = serve(raw, *message);
+        r = ob_raw_answer_dma(raw, *message);
         ob_raw_message_free(*message);
         *message = NULL;
     }

@@ -76,6 +76,8 @@ int ob_raw_call(struct ob_raw *raw, uint16_t command, const void *payload, size_
 int ob_raw_wait_closed(struct ob_raw *raw, unsigned *messages);
 /* 0 if the server has sent nothing: decided by a request sent now, whose reply has to be the next message. */
 int ob_raw_silent(struct ob_raw *raw);
+/* Answers a DMA command with what `dma` makes of it. */
+int ob_raw_answer_dma(struct ob_raw *raw, const struct ob_raw_message *message);
 /* Receives, serving DMA, until `dma_served` has reached `total`. */
 int ob_raw_serve_dma(struct ob_raw *raw, unsigned total);
 

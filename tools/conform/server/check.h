@@ -153,10 +153,18 @@ extern const char judge_capabilities[];
  * check. reply may be NULL. */
 int call(struct judge *j, uint16_t command, const void *payload, size_t size, const int *fds, unsigned nfds,
          struct ob_raw_message **reply);
+/* The same, refused, with that errno (0: any). */
+void call_refused(struct judge *j, uint16_t command, const void *payload, size_t size, int error);
+/* Sends it without waiting for its reply; returns its id. */
+uint16_t send_command(struct judge *j, uint16_t command, uint32_t flags, const void *payload, size_t size);
 /* Sends it posted. */
 void post(struct judge *j, uint16_t command, const void *payload, size_t size, const int *fds, unsigned nfds);
 /* Sends bytes as they are. */
 void send_bytes(struct judge *j, const void *bytes, size_t size, const int *fds, unsigned nfds);
+void send_with_header(struct judge *j, struct ob_raw_header header, const void *payload, size_t size);
+/* Until the server has read all bytes that were sent. One that reads nothing before a message is whole conforms too, so
+ * this does not wait for long, and does not fail. */
+void wait_taken(struct judge *j);
 /* The next message, which the judge frees. */
 struct ob_raw_message *receive(struct judge *j, const char *what);
 /* Reads a field of a message's payload; ends the check if it is not there. */
@@ -180,6 +188,17 @@ uint64_t signals(struct judge *j, int fd);
 void want_signal(struct judge *j, int fd, const char *what);
 /* Whether the other side closed its end within the timeout. */
 void want_hangup(struct judge *j, int fd, const char *what);
+
+/* --- The server's process, with NEED_SPAWN ------------------------------------------------------------------------ */
+
+long server_memory(struct judge *j);          /* KiB that it has written to */
+unsigned server_descriptors(struct judge *j); /* how many are open */
+/* Ends the check unless it comes to have at most so many open. */
+void want_descriptors(struct judge *j, unsigned most, const char *what);
+/* Whether it comes to rest within the time: every thread sleeps, and none uses processor time. */
+bool server_rests(struct judge *j, int timeout_ms);
+/* Ends the check unless it does. */
+void want_rest(struct judge *j, const char *what);
 
 /* --- Things that checks do often ---------------------------------------------------------------------------------- */
 

@@ -3,9 +3,11 @@
 #include "check.h"
 
 /* clang-format off: a line for each area. */
-#define TABLES(X) \
-    X(header)     \
-    X(info)       \
+#define TABLES(X)   \
+    X(header)       \
+    X(header_dma)   \
+    X(header_sizes) \
+    X(info)         \
     X(map)
 /* clang-format on */
 

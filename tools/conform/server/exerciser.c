@@ -3,6 +3,8 @@
 
 #include <time.h>
 
+#include "../transcript.h"
+
 extern const struct exerciser exerciser_edu, exerciser_testdev;
 
 static const struct exerciser *const known[] = { &exerciser_edu, &exerciser_testdev };
@@ -86,6 +88,53 @@ int device_copy(struct judge *j, uint64_t from, uint64_t to, uint32_t len)
 {
     device_copy_begin(j, from, to, len);
     return device_copy_end(j);
+}
+
+static int serve_memory(void *ctx, bool write, uint64_t address, uint64_t count, void *data)
+{
+    struct guest_memory *guest = ctx;
+
+    if (count > guest->size || address < guest->address || address - guest->address > guest->size - count)
+        return EFAULT;
+    if (write)
+        memcpy(guest->bytes + (address - guest->address), data, count);
+    else
+        memcpy(data, guest->bytes + (address - guest->address), count);
+    guest->reads += !write;
+    guest->writes += write;
+    guest->largest = count > guest->largest ? count : guest->largest;
+    return 0;
+}
+
+struct guest_memory *guest_memory(struct judge *j, uint64_t address, uint64_t size)
+{
+    struct guest_memory *guest = judge_alloc(j, sizeof(*guest));
+
+    *guest = (struct guest_memory){ .address = address, .size = size, .bytes = judge_alloc(j, size) };
+    want_ok(j, map(j, address, size, 3, -1, 0), "DMA_MAP without a descriptor");
+    j->raw.dma = serve_memory;
+    j->raw.dma_ctx = guest;
+    return guest;
+}
+
+struct ob_raw_message *device_copy_asks(struct judge *j, uint64_t from, uint64_t to, uint32_t len)
+{
+    ob_raw_dma_fn *dma = j->raw.dma;
+    struct ob_raw_message *asked;
+
+    j->raw.dma = NULL;
+    device_copy_begin(j, from, to, len);
+    asked = receive(j, "the device's DMA_READ");
+    j->raw.dma = dma;
+    want(j, (asked->header.flags & OB_RAW_TYPE_MASK) == 0 && asked->header.command == OB_RAW_DMA_READ,
+         "the device was told to copy, and %s came, of type %u, wanted the command DMA_READ",
+         command_name(asked->header.command), asked->header.flags & OB_RAW_TYPE_MASK);
+    return asked;
+}
+
+void device_copy_answer(struct judge *j, const struct ob_raw_message *asked)
+{
+    got(j, ob_raw_answer_dma(&j->raw, asked), "the reply to DMA_READ");
 }
 
 uint64_t bar_read(struct judge *j, uint32_t bar, uint64_t offset, uint32_t width)

@@ -46,6 +46,20 @@ int device_copy(struct judge *j, uint64_t from, uint64_t to, uint32_t len);
 void device_copy_begin(struct judge *j, uint64_t from, uint64_t to, uint32_t len);
 int device_copy_end(struct judge *j);
 
+/* Guest memory that was mapped without a descriptor, so that the device reaches it by messages. */
+struct guest_memory {
+    uint64_t address, size;
+    uint8_t *bytes;
+    unsigned reads, writes; /* commands served */
+    uint64_t largest;       /* count of one of them */
+};
+
+/* Maps some and serves it from now on. */
+struct guest_memory *guest_memory(struct judge *j, uint64_t address, uint64_t size);
+/* Begins a copy from there, and returns the device's DMA_READ, which has no answer yet. */
+struct ob_raw_message *device_copy_asks(struct judge *j, uint64_t from, uint64_t to, uint32_t len);
+void device_copy_answer(struct judge *j, const struct ob_raw_message *asked);
+
 /* Registers: an access of `width` bytes that succeeds. */
 uint64_t bar_read(struct judge *j, uint32_t bar, uint64_t offset, uint32_t width);
 void bar_write(struct judge *j, uint32_t bar, uint64_t offset, uint32_t width, uint64_t value);

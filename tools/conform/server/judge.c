@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -299,6 +300,26 @@ int call(struct judge *j, uint16_t command, const void *payload, size_t size, co
     return r == -ENOTCONN ? r : got(j, r, command_name(command));
 }
 
+void call_refused(struct judge *j, uint16_t command, const void *payload, size_t size, int error)
+{
+    int r = call(j, command, payload, size, NULL, 0, NULL);
+    char what[64];
+
+    snprintf(what, sizeof(what), "%s with %zu bytes", command_name(command), size);
+    if (error == 0)
+        want_refused(j, r, what);
+    else
+        want_error(j, r, error, what);
+}
+
+uint16_t send_command(struct judge *j, uint16_t command, uint32_t flags, const void *payload, size_t size)
+{
+    uint16_t id = 0;
+
+    got(j, ob_raw_request(&j->raw, command, flags, payload, size, NULL, 0, &id), command_name(command));
+    return id;
+}
+
 void post(struct judge *j, uint16_t command, const void *payload, size_t size, const int *fds, unsigned nfds)
 {
     got(j, ob_raw_request(&j->raw, command, OB_RAW_NO_REPLY, payload, size, fds, nfds, NULL), command_name(command));
@@ -307,6 +328,25 @@ void post(struct judge *j, uint16_t command, const void *payload, size_t size, c
 void send_bytes(struct judge *j, const void *bytes, size_t size, const int *fds, unsigned nfds)
 {
     got(j, ob_raw_send(&j->raw, bytes, size, fds, nfds), "sending");
+}
+
+void send_with_header(struct judge *j, struct ob_raw_header header, const void *payload, size_t size)
+{
+    uint8_t *bytes = judge_alloc(j, sizeof(header) + size);
+
+    memcpy(bytes, &header, sizeof(header));
+    if (size > 0)
+        memcpy(bytes + sizeof(header), payload, size);
+    send_bytes(j, bytes, sizeof(header) + size, NULL, 0);
+}
+
+void wait_taken(struct judge *j)
+{
+    int unread = 0;
+
+    /* Nothing tells when a peer reads. */
+    for (int waited = 0; waited < 250 && ioctl(j->raw.fd, TIOCOUTQ, &unread) == 0 && unread > 0; waited++)
+        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 }
 
 struct ob_raw_message *receive(struct judge *j, const char *what)
