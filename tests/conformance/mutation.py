@@ -117,6 +117,11 @@ def lost(m):
     return m.size is not None
 
 
+def cut_off(m):
+    """The client went in the middle of it."""
+    return m.cut_off is not None
+
+
 def nth(number):
     """The one of its command and kind before which so many came on the connection."""
     return lambda m: m.number == number
@@ -240,6 +245,50 @@ def refuse_and_close(error):
 def when(condition, transform):
     """A condition on the connection and the message."""
     return lambda connection, m: transform(connection, m) if condition(connection, m) else m
+
+
+def complete(_, m):
+    """What is missing of a message that was cut off is taken for zeroes."""
+    if len(m.cut_off) < 16:
+        return m
+    m.payload = m.payload.ljust(m.size - 16, b"\0")
+    m.cut_off = None
+    return m
+
+
+def keep_descriptors(connection, m):
+    """They stay open for good."""
+    connection.proxy.memory.setdefault("kept", []).extend(os.dup(fd) for fd in m.fds)
+    return m
+
+
+def postpone(which, behind=1):
+    """Those that `which` touches go behind so many that follow; the row has to touch all that may follow."""
+    def transform(connection, m):
+        held = connection.memory.setdefault("postponed", [])
+        for item in held:
+            item[1] -= 1
+        due = [one for one, left in held if left == 0]
+        connection.memory["postponed"] = [item for item in held if item[1] > 0]
+        if not which(m):
+            return [m] + due
+        connection.memory["postponed"].append([m.copy(), behind])
+        return due
+    return transform
+
+
+def spin(where):
+    """Connections of which this is true do not sleep from now on."""
+    def transform(connection, m):
+        connection.proxy.spins = where
+        return m
+    return transform
+
+
+def hoard(connection, m):
+    """All that the client sends is read, however much waits for the server."""
+    connection.server.hoards = True
+    return m
 
 
 def asked_by_server(connection):

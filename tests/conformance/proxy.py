@@ -65,12 +65,15 @@ class Message:
     connection: int = 0  # how many connections there were before its own
     breaks: tuple = ()  # offsets in it at which a read of ours ended
     late_fds: bool = False  # its descriptors did not come with its first byte
+    cut_off: Optional[bytes] = None  # all that came of it before the end of the connection
 
     @property
     def is_reply(self):
         return bool(self.flags & REPLY) or self.request is not None
 
     def bytes(self):
+        if self.cut_off is not None:
+            return self.cut_off
         size = HEADER.size + len(self.payload) if self.size is None else self.size
         return HEADER.pack(self.id & 0xffff, self.command & 0xffff, size & 0xffffffff, self.flags, self.error) \
             + self.payload
@@ -102,6 +105,7 @@ class Stream:
         self.held = []  # messages that go with the next
         self.pending = []  # (bytes, descriptors) that there was no room for
         self.pending_size = 0
+        self.hoards = False  # takes any number of pending bytes
         sock.setblocking(False)
 
     def receive(self):
@@ -141,12 +145,14 @@ class Stream:
         self.breaks = [at - size for at in self.breaks if at > size]
         return data, fds
 
-    def rest(self):
-        """All bytes, whole messages or not. Their descriptors are closed."""
+    def rest(self, from_client, twin):
+        """What came of a message whose end will not come; None: nothing."""
+        if not self.buffer and not self.fds:
+            return None
         data, fds = self.take(len(self.buffer))
-        for fd in fds:
-            os.close(fd)
-        return data
+        ident, command, size, flags, error = HEADER.unpack_from(data + bytes(HEADER.size))
+        return Message(ident, command, flags, error, data[HEADER.size:], fds, from_client, twin, size=size,
+                       cut_off=data)
 
     def wait_taken(self):
         """Until the peer has read what was sent: two sends are two segments, but a reader may find them as one."""
@@ -186,7 +192,9 @@ class Stream:
 
     def close(self):
         self.socket.close()
-        self.rest()
+        for _, _, fd in self.fds:
+            os.close(fd)
+        self.fds = []
         self.drop_pending()
 
     def send(self, message):
@@ -230,7 +238,7 @@ class Connection:
 
     def choose_events(self):
         for fd, (stream, other, *_) in self.streams.items():
-            room = other.pending_size < MAX_PENDING
+            room = other.pending_size < MAX_PENDING or other.hoards
             self.epoll.modify(fd, (select.EPOLLIN if room else 0) | (select.EPOLLOUT if stream.pending else 0))
 
     def interpose_twin(self, index, fds):
@@ -288,7 +296,7 @@ class Connection:
         try:
             while True:
                 self.choose_events()
-                for fd, events in self.epoll.poll():
+                for fd, events in self.epoll.poll(0 if self.proxy.spins(self) else None):
                     if events & select.EPOLLOUT:
                         self.streams[fd][0].flush()
                     if events & ~select.EPOLLOUT:
@@ -311,13 +319,14 @@ class Connection:
                 other.socket.shutdown(socket.SHUT_WR)
                 stream.close()
                 return
-            if stream.buffer:
-                other.write(stream.rest(), [])
+            rest = stream.rest(from_client, twin)
+            if rest:
+                self.handle(rest)
             raise
         for m in stream.messages(from_client, twin):
             self.handle(m)
         if stream.lost:
-            other.write(stream.rest(), [])
+            other.write(*stream.take(len(stream.buffer)))
 
 
 class Proxy:
@@ -330,6 +339,7 @@ class Proxy:
         self.lock = threading.Lock()
         self.connections = []  # that there are now
         self.served = 0  # connections ever
+        self.spins = lambda connection: False  # whether a connection does not sleep
 
     def start(self, command):
         self.folder = tempfile.TemporaryDirectory(prefix="proxy-")

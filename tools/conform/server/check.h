@@ -90,6 +90,7 @@ struct judge {
     struct facts facts;
     struct target *target;
     int timeout_ms;
+    uint16_t scratch; /* private to scratch.c */
     /* private to the exercisers */
     bool copying;
     uint64_t copy_to;
@@ -131,9 +132,9 @@ void want_alive(struct judge *j, const char *what);
 
 /* --- Connections ------------------------------------------------------------------------------------------------- */
 
-/* A further connection to the server, not negotiated; ends the check if there is none. Close it with
- * ob_raw_close(). */
-void judge_open(struct judge *j, struct ob_raw *raw);
+/* A connection beside the check's, not negotiated, which the judge closes; NULL: the server turned it away. Skips the
+ * check if the server program serves one client only. */
+struct ob_raw *judge_second(struct judge *j);
 /* Closes the check's connection. */
 void judge_close(struct judge *j);
 /* Closes it and makes another; negotiated with the judge's own capabilities. */
@@ -177,6 +178,10 @@ uint64_t field64(struct judge *j, const struct ob_raw_message *m, size_t offset)
 int judge_memfd(struct judge *j, uint64_t size);
 int judge_eventfd(struct judge *j);
 int judge_file(struct judge *j, const char *path); /* opened for reading */
+/* A file without a name, of which it can be told whether the server has it open or mapped: want_released() with
+ * *watch, once judge_give() has closed the judge's own descriptor. */
+int judge_watched_file(struct judge *j, uint64_t size, int *watch);
+void want_released(struct judge *j, int watch, const char *what);
 /* A pair of connected sockets: `mine` reads the end when the last copy of `theirs`, which is closed by
  * judge_give(), is closed by the server. */
 void judge_pair(struct judge *j, int *mine, int *theirs);

@@ -3,11 +3,15 @@
 #include "check.h"
 
 /* clang-format off: a line for each area. */
-#define TABLES(X)   \
-    X(header)       \
-    X(header_dma)   \
-    X(header_sizes) \
-    X(info)         \
+#define TABLES(X)      \
+    X(connection)      \
+    X(connection_end)  \
+    X(connection_fds)  \
+    X(connection_load) \
+    X(header)          \
+    X(header_dma)      \
+    X(header_sizes)    \
+    X(info)            \
     X(map)
 /* clang-format on */
 

@@ -52,6 +52,54 @@ uint32_t device_irq(struct judge *j)
     judge_skip(j, "no interrupt type of this device can be made to interrupt");
 }
 
+uint32_t trigger_begin(struct judge *j)
+{
+    static const uint32_t order[] = { VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_MSI_IRQ_INDEX, VFIO_PCI_INTX_IRQ_INDEX };
+
+    device_on(j, true);
+    for (size_t i = 0; i < sizeof(order) / sizeof(*order); i++) {
+        const struct vfio_irq_info *irq = &j->facts.irq[order[i]];
+
+        if (irq->count == 0 || !(irq->flags & VFIO_IRQ_INFO_EVENTFD))
+            continue;
+        device_messages(j, order[i], true);
+        return order[i];
+    }
+    judge_skip(j, "no interrupt type of PCI's takes eventfds");
+}
+
+struct vfio_irq_set trigger_command(uint32_t index, unsigned vector, uint32_t flags)
+{
+    return (struct vfio_irq_set){
+        .argsz = sizeof(struct vfio_irq_set), .flags = flags, .index = index, .start = vector, .count = 1
+    };
+}
+
+int trigger_assign(struct judge *j, uint32_t index, unsigned vector, int fd)
+{
+    const struct vfio_irq_set set =
+        trigger_command(index, vector, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER);
+
+    return call(j, OB_RAW_SET_IRQS, &set, sizeof(set), &fd, 1, NULL);
+}
+
+void trigger_unmask(struct judge *j, uint32_t index, unsigned vector)
+{
+    const struct vfio_irq_set set = trigger_command(index, vector, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK);
+
+    if (j->facts.irq[index].flags & VFIO_IRQ_INFO_AUTOMASKED)
+        want_ok(j, call(j, OB_RAW_SET_IRQS, &set, sizeof(set), NULL, 0, NULL), "SET_IRQS to unmask");
+}
+
+int trigger(struct judge *j, uint32_t index, unsigned vector)
+{
+    const struct vfio_irq_set set =
+        trigger_command(index, vector, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER);
+
+    trigger_unmask(j, index, vector);
+    return call(j, OB_RAW_SET_IRQS, &set, sizeof(set), NULL, 0, NULL);
+}
+
 void device_raise(struct judge *j, uint32_t index, unsigned vector)
 {
     j->facts.exerciser->raise(j, index, vector);

@@ -39,6 +39,17 @@ void device_lower(struct judge *j, uint32_t index, unsigned vector);
 /* An interrupt type of this device that raise() works with, messages first. */
 uint32_t device_irq(struct judge *j);
 
+/* Interrupts of any device, which the client triggers itself (VU-SET-13), with NEED_IRQ. The device is reset, and an
+ * interrupt type chosen, which can be signalled from now on. */
+uint32_t trigger_begin(struct judge *j);
+/* SET_IRQS: gives a vector that eventfd, or triggers it. 0 or an errno. */
+int trigger_assign(struct judge *j, uint32_t index, unsigned vector, int fd);
+int trigger(struct judge *j, uint32_t index, unsigned vector);
+/* What trigger() does before, for an interrupt that masks itself. */
+void trigger_unmask(struct judge *j, uint32_t index, unsigned vector);
+/* One of these commands, for one vector. */
+struct vfio_irq_set trigger_command(uint32_t index, unsigned vector, uint32_t flags);
+
 /* Copies, and waits for the end: 0, or the device's errno. The device is on, and master. Memory without a descriptor is
  * served by raw.dma meanwhile. */
 int device_copy(struct judge *j, uint64_t from, uint64_t to, uint32_t len);

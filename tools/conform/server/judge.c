@@ -24,7 +24,7 @@ const char judge_capabilities[] =
 
 struct held {
     struct held *next;
-    enum { HELD_FD, HELD_MEMORY, HELD_MAPPING, HELD_MESSAGE, HELD_JSON } kind;
+    enum { HELD_FD, HELD_MEMORY, HELD_MAPPING, HELD_MESSAGE, HELD_JSON, HELD_CONNECTION } kind;
     int fd;
     void *memory;
     size_t size;
@@ -61,6 +61,9 @@ static void release(struct held *h)
         break;
     case HELD_JSON:
         json_decref(h->memory);
+        break;
+    case HELD_CONNECTION:
+        ob_raw_close(h->memory);
         break;
     }
 }
@@ -101,6 +104,36 @@ int judge_eventfd(struct judge *j)
 int judge_file(struct judge *j, const char *path)
 {
     return hold_fd(j, open(path, O_RDONLY | O_CLOEXEC), path);
+}
+
+/* Only a file's sole opener gets a lease for writing; that does not count for memfds. */
+int judge_watched_file(struct judge *j, uint64_t size, int *watch)
+{
+    const char *tmp = getenv("TMPDIR");
+    int fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    char path[64];
+
+    if (fd < 0)
+        fd = open(tmp != NULL && *tmp != '\0' ? tmp : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    hold_fd(j, fd, "file");
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    *watch = hold_fd(j, open(path, O_RDWR | O_CLOEXEC), path);
+    if (ftruncate(fd, (off_t)size) != 0)
+        judge_fail(j, "the judge has no space for a file: %s", strerror(errno));
+    if (fcntl(*watch, F_SETLEASE, F_WRLCK) == 0 || errno != EAGAIN)
+        judge_skip(j, "this system does not tell whether a file is open elsewhere");
+    return fd;
+}
+
+void want_released(struct judge *j, int watch, const char *what)
+{
+    /* Nothing tells when a file is closed elsewhere. */
+    for (int waited = 0; fcntl(watch, F_SETLEASE, F_WRLCK) != 0; waited++) {
+        want(j, waited < j->timeout_ms, "%s: the server still has the file open or mapped after %d ms", what,
+             j->timeout_ms);
+        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+    }
+    fcntl(watch, F_SETLEASE, F_UNLCK);
 }
 
 void judge_pair(struct judge *j, int *mine, int *theirs)
@@ -233,15 +266,27 @@ void want_alive(struct judge *j, const char *what)
 
 /* --- Connections ------------------------------------------------------------------------------------------------- */
 
-void judge_open(struct judge *j, struct ob_raw *raw)
+static void use_connection(struct judge *j, struct ob_raw *raw, int fd)
 {
-    int fd = target_connect(j->target, j->timeout_ms);
-
-    want(j, fd >= 0, "connecting failed: %s", strerror(-fd));
     ob_raw_init(raw, fd);
     raw->timeout_ms = j->timeout_ms;
     raw->trace = transcript_add;
     raw->trace_ctx = j->transcript;
+}
+
+struct ob_raw *judge_second(struct judge *j)
+{
+    struct ob_raw *raw = judge_alloc(j, sizeof(*raw));
+    int fd;
+
+    if (j->target->once)
+        judge_skip(j, "the server serves one client");
+    fd = target_connect(j->target, 0);
+    if (fd < 0)
+        return NULL;
+    use_connection(j, raw, fd);
+    hold(j, HELD_CONNECTION)->memory = raw;
+    return raw;
 }
 
 void judge_close(struct judge *j)
@@ -251,8 +296,12 @@ void judge_close(struct judge *j)
 
 void judge_reconnect_bare(struct judge *j)
 {
+    int fd;
+
     ob_raw_close(&j->raw);
-    judge_open(j, &j->raw);
+    fd = target_connect(j->target, j->timeout_ms);
+    want(j, fd >= 0, "connecting failed: %s", strerror(-fd));
+    use_connection(j, &j->raw, fd);
 }
 
 void judge_reconnect(struct judge *j)
