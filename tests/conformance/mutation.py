@@ -22,7 +22,7 @@ class Mutation:
     touches: Callable
     transform: Callable
     caught_by: tuple  # names of checks, each of which fails because of it
-    server: str  # the device behind the proxy: testdev, or one that `outboard serve` has
+    server: str  # the device behind the proxy: testdev, or one that `outboard serve` has; ",KEY=VALUE..." are options
 
     def apply(self, connection, message):
         if not self.touches(message):
@@ -230,7 +230,7 @@ def crash(connection, m):
 def use_memory(mebibytes):
     """The process uses so much more, for good, each time."""
     def transform(connection, m):
-        connection.proxy.memory.setdefault("used", []).append(bytearray(os.urandom(1) * (mebibytes << 20)))
+        connection.proxy.memory.setdefault("used", []).append(b"\1" * (mebibytes << 20))
         return m
     return transform
 

@@ -27,7 +27,9 @@ row("connection-header-in-one-read", both(requests(), judged, lambda m: any(at <
 row("connection-payload-in-one-read", both(requests(), judged, lambda m: any(at >= 16 for at in m.breaks)), close,
     "connection-split-payload", "connection-split-bytes")
 row("connection-one-message-a-read", requests(), when(lambda c, m: c.client.buffer, close),
-    "connection-split-second", "connection-many")
+    "connection-split-second", "connection-many", "connection-behind-version")
+row("connection-version-in-one-read", both(requests("VERSION"), lambda m: m.breaks), close,
+    "connection-split-version")
 row("connection-256-kib", both(requests(), lambda m: len(m.payload) + 16 >= 262144), close, "connection-split-large")
 row("connection-500-outstanding", requests(), when(lambda c, m: sum(map(len, c.asked.values())) > 500, refuse(11)),
     "connection-many", "connection-pipeline")

@@ -30,7 +30,11 @@ def judge(server, name, checks):
     proxy = [sys.executable, str(HERE / "proxy.py"), "--socket-path", "{socket}"]
     if name:
         proxy += ["--mutation", name]
-    proxy += ["--", TESTDEV] if server == "testdev" else ["--", OUTBOARD, "serve", server]
+    device, _, options = server.partition(",")
+    if device == "testdev":
+        proxy += ["--", TESTDEV] + (["-o", options] if options else [])
+    else:
+        proxy += ["--", OUTBOARD, "serve", server]
     command = [OUTBOARD, "conform", "--spawn", " ".join(proxy), "--timeout", "3000", "--strict"]
     for check in checks:
         command += ["--check", check]

@@ -12,7 +12,11 @@
     X(header_dma)      \
     X(header_sizes)    \
     X(info)            \
-    X(map)
+    X(map)             \
+    X(version)         \
+    X(version_first)   \
+    X(version_json)    \
+    X(version_limits)
 /* clang-format on */
 
 #define X(area) extern const struct check server_##area##_checks[];

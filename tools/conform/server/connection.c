@@ -69,6 +69,41 @@ static void split_bytes(struct judge *j)
     want_two_replies(j, 5, "messages byte by byte");
 }
 
+static size_t build_version(uint8_t *bytes)
+{
+    uint8_t payload[512] = { 0 };
+    const size_t size = strlen(judge_capabilities) + 1;
+
+    memcpy(payload + 4, judge_capabilities, size);
+    return ob_raw_build(bytes, 7, OB_RAW_VERSION, 0, payload, 4 + size);
+}
+
+/* Servers negotiate in code of its own. */
+static void split_version(struct judge *j)
+{
+    uint8_t bytes[16 + 512];
+    const size_t size = build_version(bytes);
+
+    for (size_t at = 0; at < size; at++) {
+        send_bytes(j, bytes + at, 1, NULL, 0);
+        if (at < 24 || at + 8 >= size)
+            wait_taken(j);
+    }
+    want_ok(j, ob_raw_reply(&j->raw, 7, OB_RAW_VERSION, NULL), "VERSION byte by byte");
+    want_alive(j, "after VERSION byte by byte");
+}
+
+static void behind_version(struct judge *j)
+{
+    uint8_t bytes[16 + 512 + 32];
+    size_t size = build_version(bytes);
+
+    size += ob_raw_build(bytes + size, 8, OB_RAW_GET_INFO, 0, get_info, sizeof(get_info));
+    send_bytes(j, bytes, size, NULL, 0);
+    want_ok(j, ob_raw_reply(&j->raw, 7, OB_RAW_VERSION, NULL), "VERSION with GET_INFO behind it");
+    want_ok(j, ob_raw_reply(&j->raw, 8, OB_RAW_GET_INFO, NULL), "GET_INFO in one segment with VERSION");
+}
+
 /* What is complete is executed though the next has begun. */
 static void split_second(struct judge *j)
 {
@@ -328,6 +363,7 @@ const struct check server_connection_checks[] = {
       split_header },
     { { "connection-split-payload", "VU-CON-3", "so it may, cut anywhere in its payload" }, 0, split_payload },
     { { "connection-split-bytes", "VU-CON-3", "messages may arrive byte by byte" }, 0, split_bytes },
+    { { "connection-split-version", "VU-CON-3", "so may VERSION" }, CHECK_BARE, split_version },
     { { "connection-split-second", "VU-CON-3", "a message is executed while a part of the next is there" },
       0,
       split_second },
@@ -335,6 +371,9 @@ const struct check server_connection_checks[] = {
       0,
       split_large },
     { { "connection-many", "VU-CON-4", "800 messages in one segment are all executed" }, 0, many_in_segment },
+    { { "connection-behind-version", "VU-CON-4", "a command in one segment with VERSION is executed" },
+      CHECK_BARE,
+      behind_version },
     { { "connection-pipeline", "VU-CON-6", "2000 commands are answered without waiting for each" }, 0, pipeline },
     { { "connection-order-maps", "VU-CON-6", "maps and unmaps of one range are executed in order" }, 0, order_of_maps },
     { { "connection-order-registers", "VU-CON-6", "writes and reads of a register are executed in order" },

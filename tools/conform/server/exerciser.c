@@ -150,7 +150,10 @@ static int serve_memory(void *ctx, bool write, uint64_t address, uint64_t count,
         memcpy(data, guest->bytes + (address - guest->address), count);
     guest->reads += !write;
     guest->writes += write;
-    guest->largest = count > guest->largest ? count : guest->largest;
+    if (write && count > guest->largest_write)
+        guest->largest_write = count;
+    if (!write && count > guest->largest_read)
+        guest->largest_read = count;
     return 0;
 }
 

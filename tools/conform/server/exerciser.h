@@ -62,7 +62,7 @@ struct guest_memory {
     uint64_t address, size;
     uint8_t *bytes;
     unsigned reads, writes; /* commands served */
-    uint64_t largest;       /* count of one of them */
+    uint64_t largest_read, largest_write;
 };
 
 /* Maps some and serves it from now on. */

@@ -195,6 +195,8 @@ void judge_fail(struct judge *j, const char *format, ...)
     va_start(args, format);
     vsnprintf(j->text, sizeof(j->text), format, args);
     va_end(args);
+    for (char *c = j->text; *c != '\0'; c++) /* a peer's bytes may be quoted */
+        *c = *c < ' ' || *c > '~' ? '?' : *c;
     j->verdict = FAILED;
     longjmp(j->out, 1);
 }
