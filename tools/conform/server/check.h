@@ -1,10 +1,10 @@
 /* check.h: what a check of `outboard conform --server` is, and what it can do.
  *
  * Theory of operation. Each check judges one clause of docs/protocol.md on a connection of its own, which is negotiated
- * beforehand unless the check needs CHECK_BARE. It sends what it likes through the raw client, and says what it wants;
- * the first want that is not met ends it (longjmp), with a text that says what was wanted. The report adds what was
- * sent and what came. Descriptors, memory and replies that a check gets from the judge are released by the judge,
- * however it ends. The next check's connection shows that the server is still alive.
+ * beforehand unless the check needs CHECK_BARE or CHECK_UNCONNECTED. It sends what it likes through the raw client, and
+ * says what it wants; the first want that is not met ends it (longjmp), with a text that says what was wanted. The
+ * report adds what was sent and what came. Descriptors, memory and replies that a check gets from the judge are
+ * released by the judge, however it ends. The next check's connection shows that the server is still alive.
  *
  * What a check may do to a server of any device: read anything; write configuration space's COMMAND, BARs and
  * interrupt capabilities, which a reset restores; write mappable memory of BARs, and put it back; map memory, set up
@@ -30,14 +30,15 @@ struct target;
 
 /* What the server has to have; a check is skipped, with the reason, if something is missing. */
 enum {
-    CHECK_BARE = 1 << 0,    /* no handshake: the check does it */
-    NEED_RESET = 1 << 1,    /* DEVICE_RESET */
-    NEED_MAPPABLE = 1 << 2, /* a region that clients map, with a descriptor */
-    NEED_SPARSE = 1 << 3,   /* of which only parts */
-    NEED_MULTI = 1 << 4,    /* write_multiple */
-    NEED_TWIN = 1 << 5,     /* twin_socket */
-    NEED_IO_FDS = 1 << 6,   /* GET_REGION_IO_FDS with entries */
-    NEED_INTX = 1 << 7,     /* the interrupt type has vectors */
+    CHECK_BARE = 1 << 0,         /* no handshake: the check does it */
+    CHECK_UNCONNECTED = 1 << 21, /* not even a connection: the check makes those it needs */
+    NEED_RESET = 1 << 1,         /* DEVICE_RESET */
+    NEED_MAPPABLE = 1 << 2,      /* a region that clients map, with a descriptor */
+    NEED_SPARSE = 1 << 3,        /* of which only parts */
+    NEED_MULTI = 1 << 4,         /* write_multiple */
+    NEED_TWIN = 1 << 5,          /* twin_socket */
+    NEED_IO_FDS = 1 << 6,        /* GET_REGION_IO_FDS with entries */
+    NEED_INTX = 1 << 7,          /* the interrupt type has vectors */
     NEED_MSI = 1 << 8,
     NEED_MSIX = 1 << 9,
     NEED_IRQ = 1 << 10,       /* any type that takes eventfds */
@@ -50,6 +51,7 @@ enum {
     NEED_EXTRA_REGION = 1 << 17, /* a region of the device's own, beyond PCI's */
     NEED_EXPRESS = 1 << 18,      /* 4096 bytes of configuration space */
     NEED_SPAWN = 1 << 19,        /* the server process is ours to look at */
+    NEED_NEXT = 1 << 20,         /* the process that served a client serves the next */
 };
 
 struct check {

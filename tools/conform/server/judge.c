@@ -555,21 +555,41 @@ static const struct {
     { NEED_EXTRA_REGION, "the device has no region beyond PCI's" },
     { NEED_EXPRESS, "configuration space has 256 bytes" },
     { NEED_SPAWN, "the server's process is not ours" },
+    { NEED_NEXT, "the server's process serves one client" },
 };
+
+/* Adds that to what is said of the check. */
+static void server_died(struct judge *j, const char *when)
+{
+    size_t used = strlen(j->text);
+
+    snprintf(j->text + used, sizeof(j->text) - used, "%sthe server died%s (%s %d)", used > 0 ? "; " : "", when,
+             WIFSIGNALED(j->target->status) ? "signal" : "status",
+             WIFSIGNALED(j->target->status) ? WTERMSIG(j->target->status) : WEXITSTATUS(j->target->status));
+    j->verdict = FAILED;
+    target_start(j->target); /* an error comes again when it is connected to */
+}
 
 static void run(struct judge *j)
 {
-    uint32_t missing = j->check->needs & ~j->facts.has & ~(uint32_t)CHECK_BARE;
+    uint32_t missing = j->check->needs & ~j->facts.has & ~(uint32_t)(CHECK_BARE | CHECK_UNCONNECTED);
 
     for (unsigned i = 0; i < sizeof(needs) / sizeof(needs[0]); i++) {
         if (missing & needs[i].need)
             judge_skip(j, "%s", needs[i].what);
     }
+    if (target_died(j->target)) {
+        server_died(j, " after the check before, and this was not tried");
+        return;
+    }
     if (j->check->needs & CHECK_BARE)
         judge_reconnect_bare(j);
-    else
+    else if (!(j->check->needs & CHECK_UNCONNECTED))
         judge_reconnect(j);
     j->check->run(j);
+    /* After whatever came instead of VERSION, the next client is served; if not, this check tells. */
+    if ((j->check->needs & (CHECK_BARE | CHECK_UNCONNECTED)) && (j->facts.has & NEED_NEXT))
+        judge_reconnect(j);
 }
 
 enum verdict judge_run(struct judge *j, const struct check *check)
@@ -583,14 +603,8 @@ enum verdict judge_run(struct judge *j, const struct check *check)
         run(j);
     ob_raw_close(&j->raw);
     release_all(j);
-    if (target_died(j->target)) {
-        size_t used = strlen(j->text);
-
-        snprintf(j->text + used, sizeof(j->text) - used, "%sthe server died (%s %d)", used > 0 ? "; " : "",
-                 WIFSIGNALED(j->target->status) ? "signal" : "status",
-                 WIFSIGNALED(j->target->status) ? WTERMSIG(j->target->status) : WEXITSTATUS(j->target->status));
-        j->verdict = FAILED;
-    }
+    if (j->verdict != SKIPPED && target_died(j->target))
+        server_died(j, "");
     return (enum verdict)j->verdict;
 }
 

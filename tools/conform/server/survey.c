@@ -37,7 +37,6 @@ static void survey_twin(struct judge *j, struct facts *f)
     struct ob_raw_message *reply;
     const json_t *twin;
 
-    judge_reconnect_bare(j);
     if (judge_version(j, 0, 0, "{\"capabilities\":{\"max_msg_fds\":16,\"twin_socket\":{\"supported\":true}}}",
                       &reply) != 0)
         return;

@@ -1,8 +1,7 @@
 /* version.c: VU-VER: the numbers of versions, the form of the reply, features offered, VERSION again. */
 #include "version.h"
 
-#define QEMU_CAPABILITIES \
-    "\"max_msg_fds\":16,\"max_data_xfer_size\":1048576,\"max_dma_maps\":65535,\"pgsizes\":4096"
+#define QEMU_CAPABILITIES "\"max_msg_fds\":16,\"max_data_xfer_size\":1048576,\"max_dma_maps\":65535,\"pgsizes\":4096"
 
 static const uint32_t get_info[4] = { 16 };
 
@@ -152,8 +151,8 @@ static void check_reply_json(struct judge *j)
 
         if (reply->size == 4)
             continue;
-        want(j, json != NULL, "the reply's text is not JSON in UTF-8: %.*s", (int)(reply->size - 4 < 200 ? reply->size - 4 : 200),
-             (const char *)reply->payload + 4);
+        want(j, json != NULL, "the reply's text is not JSON in UTF-8: %.*s",
+             (int)(reply->size - 4 < 200 ? reply->size - 4 : 200), (const char *)reply->payload + 4);
         want(j, json_is_object(json), "the reply's JSON text is not an object");
         json = json_object_get(json, "capabilities");
         want(j, json == NULL || json_is_object(json), "the reply's capabilities are not an object");
@@ -255,36 +254,42 @@ static void check_second_limits(struct judge *j)
 }
 
 const struct check server_version_checks[] = {
-    { { "version-major", "VU-VER-4", "the reply has the major that was proposed" }, CHECK_BARE, check_major },
-    { { "version-minor", "VU-VER-5", "the reply's minor is not above the one proposed" }, CHECK_BARE, check_minor },
+    { { "version-major", "VU-VER-4", "the reply has the major that was proposed" }, CHECK_UNCONNECTED, check_major },
+    { { "version-minor", "VU-VER-5", "the reply's minor is not above the one proposed" },
+      CHECK_UNCONNECTED,
+      check_minor },
     { { "version-higher-minor", "VU-VER-6", "a client that proposes a higher minor is served" },
-      CHECK_BARE,
+      CHECK_UNCONNECTED,
       check_minors },
     { { "version-higher-minor-bare", "VU-VER-6", "so is one that sends no JSON" },
-      CHECK_BARE,
+      CHECK_UNCONNECTED,
       check_minors_without_json },
     { { "version-other-major", "VU-VER-7", "an unsupported major ends the connection" },
-      CHECK_BARE,
+      CHECK_UNCONNECTED,
       check_other_major },
     { { "version-other-major-errno", "VU-VER-33", "before, it is refused with EPROTONOSUPPORT" },
-      CHECK_BARE,
+      CHECK_UNCONNECTED,
       check_other_major_errno },
-    { { "version-reply-text", "VU-VER-3", "the reply's text ends with its only NUL" }, CHECK_BARE, check_reply_text },
+    { { "version-reply-text", "VU-VER-3", "the reply's text ends with its only NUL" },
+      CHECK_UNCONNECTED,
+      check_reply_text },
     { { "version-reply-json", "VU-VER-3", "the reply's text is JSON in UTF-8, and an object" },
-      CHECK_BARE,
+      CHECK_UNCONNECTED,
       check_reply_json },
-    { { "version-reply-numbers", "VU-VER-32", "the reply's numbers are integers" }, CHECK_BARE, check_reply_numbers },
+    { { "version-reply-numbers", "VU-VER-32", "the reply's numbers are integers" },
+      CHECK_UNCONNECTED,
+      check_reply_numbers },
     { { "version-reply-booleans", "VU-VER-32", "the reply's features are true or false" },
-      CHECK_BARE,
+      CHECK_UNCONNECTED,
       check_reply_booleans },
     { { "version-reply-has-json", "VU-VER-35", "a request without JSON is answered with it" },
-      CHECK_BARE,
+      CHECK_UNCONNECTED,
       check_reply_has_json },
     { { "version-no-multiple", "VU-VER-14", "write_multiple is offered only if the client did" },
-      CHECK_BARE,
+      CHECK_UNCONNECTED,
       check_no_multiple },
     { { "version-no-twin", "VU-VER-14", "a twin socket is offered only if the client did" },
-      CHECK_BARE,
+      CHECK_UNCONNECTED,
       check_no_twin },
     { { "version-second", "VU-VER-30", "a second VERSION is refused, and the session goes on" }, 0, check_second },
     { { "version-second-other", "VU-VER-30", "so is one that would have been refused as the first" },

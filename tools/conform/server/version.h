@@ -4,8 +4,8 @@
 
 #include "check.h"
 
-/* VERSION 0.0 with these capabilities, the members of an object without its braces, on a new connection, has to succeed;
- * its reply, whose JSON is judge_json()'s. */
+/* VERSION 0.0 with these capabilities, the members of an object without its braces, on a new connection, has to
+ * succeed; its reply, whose JSON is judge_json()'s. */
 struct ob_raw_message *negotiate(struct judge *j, const char *capabilities);
 /* VERSION 0.0 with these bytes behind the numbers, on a new connection: 0, an errno, or -ENOTCONN. */
 int negotiate_bytes(struct judge *j, const void *bytes, size_t size);

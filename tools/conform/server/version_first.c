@@ -112,7 +112,7 @@ static void first_posted(struct judge *j)
     scratch_write(j, bytes, 1, OB_RAW_NO_REPLY, 1);
     judge_reconnect_bare(j);
     send_bytes(j, bytes, sizeof(bytes), NULL, 0);
-    begins_late(j);
+    wait_taken(j);
     judge_reconnect(j);
     want_scratch(j, 0, "after a posted write before VERSION");
 }
@@ -148,8 +148,8 @@ static void first_reset(struct judge *j)
 static void first_feature(struct judge *j)
 {
     const uint32_t get[2] = { 16, VFIO_DEVICE_FEATURE_MIGRATION | VFIO_DEVICE_FEATURE_GET };
-    const uint32_t probe[2] = { 8, VFIO_DEVICE_FEATURE_MIGRATION | VFIO_DEVICE_FEATURE_GET |
-                                       VFIO_DEVICE_FEATURE_PROBE };
+    const uint32_t probe[2] = { 8,
+                                VFIO_DEVICE_FEATURE_MIGRATION | VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_PROBE };
 
     refused_first(j, OB_RAW_FEATURE, get, sizeof(get), -1);
     refused_first(j, OB_RAW_FEATURE, probe, sizeof(probe), -1);
@@ -169,26 +169,27 @@ static void first_unknown(struct judge *j)
     refused_first(j, 0, NULL, 0, -1);
 }
 
-#define FIRST(name, title, needs, run)                                \
-    {                                                                 \
-        { "version-first-" name, "VU-VER-2", title }, needs, run      \
+#define FIRST(name, title, needs, run)                           \
+    {                                                            \
+        { "version-first-" name, "VU-VER-2", title }, needs, run \
     }
 
 const struct check server_version_first_checks[] = {
-    FIRST("info", "GET_INFO before VERSION does not succeed", CHECK_BARE, first_info),
-    FIRST("region-info", "GET_REGION_INFO before VERSION does not succeed", CHECK_BARE, first_region_info),
-    FIRST("io-fds", "GET_REGION_IO_FDS before VERSION does not succeed", CHECK_BARE, first_io_fds),
-    FIRST("irq-info", "GET_IRQ_INFO before VERSION does not succeed", CHECK_BARE, first_irq_info),
-    FIRST("map", "DMA_MAP before VERSION maps nothing", CHECK_BARE, first_map),
-    FIRST("unmap", "DMA_UNMAP before VERSION does not succeed", CHECK_BARE, first_unmap),
-    FIRST("set-irqs", "SET_IRQS before VERSION gives no eventfd", CHECK_BARE | NEED_IRQ, first_set_irqs),
-    FIRST("read", "REGION_READ before VERSION does not succeed", CHECK_BARE, first_read),
-    FIRST("write", "REGION_WRITE before VERSION writes nothing", CHECK_BARE, first_write),
-    FIRST("posted", "nor does a posted one", CHECK_BARE, first_posted),
-    FIRST("multi", "REGION_WRITE_MULTI before VERSION writes nothing", CHECK_BARE, first_multi),
-    FIRST("reset", "DEVICE_RESET before VERSION resets nothing", CHECK_BARE | NEED_RESET, first_reset),
-    FIRST("feature", "DEVICE_FEATURE before VERSION does not succeed", CHECK_BARE, first_feature),
-    FIRST("data", "MIG_DATA_READ and MIG_DATA_WRITE before VERSION do not succeed", CHECK_BARE, first_data),
-    FIRST("unknown", "unknown commands before VERSION do not succeed", CHECK_BARE, first_unknown),
+    FIRST("info", "GET_INFO before VERSION does not succeed", CHECK_UNCONNECTED, first_info),
+    FIRST("region-info", "GET_REGION_INFO before VERSION does not succeed", CHECK_UNCONNECTED, first_region_info),
+    FIRST("io-fds", "GET_REGION_IO_FDS before VERSION does not succeed", CHECK_UNCONNECTED, first_io_fds),
+    FIRST("irq-info", "GET_IRQ_INFO before VERSION does not succeed", CHECK_UNCONNECTED, first_irq_info),
+    FIRST("map", "DMA_MAP before VERSION maps nothing", CHECK_UNCONNECTED, first_map),
+    FIRST("unmap", "DMA_UNMAP before VERSION does not succeed", CHECK_UNCONNECTED, first_unmap),
+    FIRST("set-irqs", "SET_IRQS before VERSION gives no eventfd", CHECK_UNCONNECTED | NEED_IRQ, first_set_irqs),
+    FIRST("read", "REGION_READ before VERSION does not succeed", CHECK_UNCONNECTED, first_read),
+    FIRST("write", "REGION_WRITE before VERSION writes nothing", CHECK_UNCONNECTED | NEED_NEXT, first_write),
+    FIRST("posted", "nor does a posted one", CHECK_UNCONNECTED | NEED_NEXT, first_posted),
+    FIRST("multi", "REGION_WRITE_MULTI before VERSION writes nothing", CHECK_UNCONNECTED | NEED_NEXT, first_multi),
+    FIRST("reset", "DEVICE_RESET before VERSION resets nothing", CHECK_UNCONNECTED | NEED_RESET | NEED_NEXT,
+          first_reset),
+    FIRST("feature", "DEVICE_FEATURE before VERSION does not succeed", CHECK_UNCONNECTED, first_feature),
+    FIRST("data", "MIG_DATA_READ and MIG_DATA_WRITE before VERSION do not succeed", CHECK_UNCONNECTED, first_data),
+    FIRST("unknown", "unknown commands before VERSION do not succeed", CHECK_UNCONNECTED, first_unknown),
     { { NULL, NULL, NULL }, 0, NULL },
 };

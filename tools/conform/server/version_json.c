@@ -83,7 +83,9 @@ static void take_utf8(struct judge *j)
 
 static void take_escapes(struct judge *j)
 {
-    take(j, "{\"a\\u00e9\\ud83d\\ude00\\n\\\"\":\"\\\\\\/\\b\\f\\r\\t\",\"c\\u0061pabilities\":{\"max_msg_f\\u0064s\":4}}");
+    take(
+        j,
+        "{\"a\\u00e9\\ud83d\\ude00\\n\\\"\":\"\\\\\\/\\b\\f\\r\\t\",\"c\\u0061pabilities\":{\"max_msg_f\\u0064s\":4}}");
 }
 
 static void take_each(struct judge *j)
@@ -141,8 +143,15 @@ static void refuse_nul_inside(struct judge *j)
 static void refuse_malformed(struct judge *j)
 {
     static const char *const texts[] = {
-        "garbage", "{", "}", "{\"capabilities\":", "{\"capabilities\":{\"max_msg_fds\":1}", "{\"capabilities\" {}}",
-        "{\"capabilities\":{\"max_msg_fds\":}}", "{\"capabilities\":{\"max_msg_fds\":0x10}}", NULL,
+        "garbage",
+        "{",
+        "}",
+        "{\"capabilities\":",
+        "{\"capabilities\":{\"max_msg_fds\":1}",
+        "{\"capabilities\" {}}",
+        "{\"capabilities\":{\"max_msg_fds\":}}",
+        "{\"capabilities\":{\"max_msg_fds\":0x10}}",
+        NULL,
     };
 
     refuse_all(j, texts);
@@ -162,15 +171,17 @@ static void refuse_trailing(struct judge *j)
 
 static void refuse_other_types(struct judge *j)
 {
-    static const char *const texts[] = { "[]", "1", "\"capabilities\"", "null", "true", "[{\"capabilities\":{}}]", NULL };
+    static const char *const texts[] = {
+        "[]", "1", "\"capabilities\"", "null", "true", "[{\"capabilities\":{}}]", NULL
+    };
 
     refuse_all(j, texts);
 }
 
 static void refuse_not_utf8(struct judge *j)
 {
-    static const char *const texts[] = { "{\"a\xff\":1}", "{\"a\":\"\xc3\"}", "{\"a\":\"\xed\xa0\x80\"}",
-                                         "{\"a\":\"\xc0\xaf\"}", "\xff\xfe{}", NULL };
+    static const char *const texts[] = { "{\"a\xff\":1}",        "{\"a\":\"\xc3\"}", "{\"a\":\"\xed\xa0\x80\"}",
+                                         "{\"a\":\"\xc0\xaf\"}", "\xff\xfe{}",       NULL };
 
     refuse_all(j, texts);
 }
@@ -178,8 +189,9 @@ static void refuse_not_utf8(struct judge *j)
 /* A number beyond 64 bits fits no field. */
 static void refuse_numbers(struct judge *j, const char *key)
 {
-    static const char *const values[] = { "\"16\"", "-1", "1.5", "true", "[16]", "{\"value\":16}",
-                                          "99999999999999999999999999", "1e300" };
+    static const char *const values[] = {
+        "\"16\"", "-1", "1.5", "true", "[16]", "{\"value\":16}", "99999999999999999999999999", "1e300"
+    };
 
     for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++) {
         char text[128];
@@ -311,49 +323,55 @@ static void long_array(struct judge *j)
 
 const struct check server_version_json_checks[] = {
     { { "version-without-json", "VU-VER-8", "VERSION without JSON is taken" }, CHECK_BARE, take_nothing },
-    { { "version-empty", "VU-VER-9", "an empty object is taken" }, CHECK_BARE, take_empty },
+    { { "version-empty", "VU-VER-9", "an empty object is taken" }, CHECK_UNCONNECTED, take_empty },
     { { "version-empty-capabilities", "VU-VER-9", "empty capabilities are taken" },
-      CHECK_BARE,
+      CHECK_UNCONNECTED,
       take_empty_capabilities },
     { { "version-unknown-keys", "VU-VER-10", "unknown keys beside capabilities are ignored" },
-      CHECK_BARE,
+      CHECK_UNCONNECTED,
       take_unknown_keys },
     { { "version-unknown-capabilities", "VU-VER-10", "unknown capabilities are ignored, whatever their value" },
-      CHECK_BARE,
+      CHECK_UNCONNECTED,
       take_unknown_capabilities },
-    { { "version-as-qemu", "VU-VER-10", "what QEMU sends is taken, `migration` included" }, CHECK_BARE, take_qemu },
-    { { "version-spaces", "VU-VER-3", "white space around every token is taken" }, CHECK_BARE, take_spaces },
-    { { "version-utf8", "VU-VER-3", "characters beyond ASCII are taken" }, CHECK_BARE, take_utf8 },
-    { { "version-escapes", "VU-VER-3", "escaped characters are taken" }, CHECK_BARE, take_escapes },
-    { { "version-each-alone", "VU-VER-37", "each capability may come alone" }, CHECK_BARE, take_each },
+    { { "version-as-qemu", "VU-VER-10", "what QEMU sends is taken, `migration` included" },
+      CHECK_UNCONNECTED,
+      take_qemu },
+    { { "version-spaces", "VU-VER-3", "white space around every token is taken" }, CHECK_UNCONNECTED, take_spaces },
+    { { "version-utf8", "VU-VER-3", "characters beyond ASCII are taken" }, CHECK_UNCONNECTED, take_utf8 },
+    { { "version-escapes", "VU-VER-3", "escaped characters are taken" }, CHECK_UNCONNECTED, take_escapes },
+    { { "version-each-alone", "VU-VER-37", "each capability may come alone" }, CHECK_UNCONNECTED, take_each },
     { { "version-without-nul", "VU-VER-11", "a text without its NUL begins no session" },
-      CHECK_BARE,
+      CHECK_UNCONNECTED,
       refuse_without_nul },
-    { { "version-nul-inside", "VU-VER-11", "nor does one with a NUL inside" }, CHECK_BARE, refuse_nul_inside },
-    { { "version-malformed", "VU-VER-11", "nor does one that is not JSON" }, CHECK_BARE, refuse_malformed },
-    { { "version-blank", "VU-VER-11", "nor does one of no or only white space" }, CHECK_BARE, refuse_empty },
-    { { "version-trailing", "VU-VER-11", "nor does an object with more behind it" }, CHECK_BARE, refuse_trailing },
-    { { "version-no-object", "VU-VER-11", "nor does JSON that is not an object" }, CHECK_BARE, refuse_other_types },
-    { { "version-not-utf8", "VU-VER-11", "nor does one that is not UTF-8" }, CHECK_BARE, refuse_not_utf8 },
+    { { "version-nul-inside", "VU-VER-11", "nor does one with a NUL inside" }, CHECK_UNCONNECTED, refuse_nul_inside },
+    { { "version-malformed", "VU-VER-11", "nor does one that is not JSON" }, CHECK_UNCONNECTED, refuse_malformed },
+    { { "version-blank", "VU-VER-11", "nor does one of no or only white space" }, CHECK_UNCONNECTED, refuse_empty },
+    { { "version-trailing", "VU-VER-11", "nor does an object with more behind it" },
+      CHECK_UNCONNECTED,
+      refuse_trailing },
+    { { "version-no-object", "VU-VER-11", "nor does JSON that is not an object" },
+      CHECK_UNCONNECTED,
+      refuse_other_types },
+    { { "version-not-utf8", "VU-VER-11", "nor does one that is not UTF-8" }, CHECK_UNCONNECTED, refuse_not_utf8 },
     { { "version-wrong-fds", "VU-VER-12", "a max_msg_fds that is no number from 0 on begins no session" },
-      CHECK_BARE,
+      CHECK_UNCONNECTED,
       refuse_fds },
-    { { "version-wrong-data", "VU-VER-12", "nor does such a max_data_xfer_size" }, CHECK_BARE, refuse_data },
-    { { "version-wrong-maps", "VU-VER-12", "nor does such a max_dma_maps" }, CHECK_BARE, refuse_maps },
-    { { "version-wrong-pgsizes", "VU-VER-12", "nor do such pgsizes" }, CHECK_BARE, refuse_pgsizes },
+    { { "version-wrong-data", "VU-VER-12", "nor does such a max_data_xfer_size" }, CHECK_UNCONNECTED, refuse_data },
+    { { "version-wrong-maps", "VU-VER-12", "nor does such a max_dma_maps" }, CHECK_UNCONNECTED, refuse_maps },
+    { { "version-wrong-pgsizes", "VU-VER-12", "nor do such pgsizes" }, CHECK_UNCONNECTED, refuse_pgsizes },
     { { "version-wrong-multiple", "VU-VER-12", "a write_multiple that is neither true nor false begins no session" },
-      CHECK_BARE,
+      CHECK_UNCONNECTED,
       refuse_multiple },
     { { "version-wrong-twin", "VU-VER-12", "nor does a twin_socket that is no object, or its supported no boolean" },
-      CHECK_BARE,
+      CHECK_UNCONNECTED,
       refuse_twin },
     { { "version-wrong-capabilities", "VU-VER-12", "nor do capabilities that are no object" },
-      CHECK_BARE,
+      CHECK_UNCONNECTED,
       refuse_capabilities },
-    { { "version-deep-arrays", "VU-VER-13", "arrays nested deeply do no harm" }, CHECK_BARE, deep_arrays },
-    { { "version-deep-objects", "VU-VER-13", "nor do objects" }, CHECK_BARE, deep_objects },
-    { { "version-deep-open", "VU-VER-13", "nor do arrays that do not end" }, CHECK_BARE, deep_open },
-    { { "version-long-string", "VU-VER-13", "a string of 1 MiB does no harm" }, CHECK_BARE, long_string },
-    { { "version-long-array", "VU-VER-13", "nor does an array of that size" }, CHECK_BARE, long_array },
+    { { "version-deep-arrays", "VU-VER-13", "arrays nested deeply do no harm" }, CHECK_UNCONNECTED, deep_arrays },
+    { { "version-deep-objects", "VU-VER-13", "nor do objects" }, CHECK_UNCONNECTED, deep_objects },
+    { { "version-deep-open", "VU-VER-13", "nor do arrays that do not end" }, CHECK_UNCONNECTED, deep_open },
+    { { "version-long-string", "VU-VER-13", "a string of 1 MiB does no harm" }, CHECK_UNCONNECTED, long_string },
+    { { "version-long-array", "VU-VER-13", "nor does an array of that size" }, CHECK_UNCONNECTED, long_array },
     { { NULL, NULL, NULL }, 0, NULL },
 };
