@@ -416,7 +416,8 @@ struct ob_dma {
     void *buf;
     size_t len; /* bytes */
     bool to_guest;
-    void (*done)(struct ob_dma *dma, int err); /* [W]; 0 or -errno (-ENOTCONN: the client went) */
+    void (*done)(struct ob_dma *dma,
+                 int err); /* [W]; 0 or -errno (-ENOTCONN: the client went, or stopped the device) */
     struct ob_dma_private {
         struct ob_dma *next;
         struct ob_worker *worker;

@@ -2,6 +2,8 @@
 
     row("reply-id-plus-one", replies(), change(id=lambda m: m.id + 1), "reply-id")
 
+A variant() is no fault: what it changes is left to the server, and the checks it names still pass.
+
 A selector takes a message and says whether the row touches it. A transformation gets the connection and the message and
 returns what goes on instead: a message, several, or None for nothing; it may change the message it was given.
 """
@@ -31,6 +33,7 @@ class Mutation:
 
 
 ROWS = {}
+VARIANTS = {}
 
 
 def row(name, touches, transform, *caught_by, server="testdev"):
@@ -41,15 +44,22 @@ def row(name, touches, transform, *caught_by, server="testdev"):
     ROWS[name] = Mutation(name, touches, transform, caught_by, server)
 
 
+def variant(name, touches, transform, *checks, server="testdev"):
+    """Another way to conform: none of these checks, which are patterns here, may notice it."""
+    if name in ROWS or name in VARIANTS:
+        raise ValueError(f"two rows are called {name}")
+    VARIANTS[name] = Mutation(name, touches, transform, checks, server)
+
+
 def load():
-    """Every row of every mutations_*.py."""
+    """Every row of every mutations_*.py; the variants are in VARIANTS then."""
     for path in sorted(pathlib.Path(__file__).resolve().parent.glob("mutations_*.py")):
         importlib.import_module(path.stem)
     return ROWS
 
 
 def find(name):
-    return load().get(name)
+    return load().get(name) or VARIANTS.get(name)
 
 
 # --- Which messages ----------------------------------------------------------------------------------------------
@@ -102,11 +112,6 @@ def posted(m):
     return bool(m.flags & NO_REPLY)
 
 
-def judged(m):
-    """Of a check's connections: the survey, without which no check runs, has the first three."""
-    return m.connection >= 3
-
-
 def unknown(m):
     """A command that is in no table."""
     return m.command not in COMMANDS.values()
@@ -127,6 +132,11 @@ def nth(number):
     return lambda m: m.number == number
 
 
+def checks_only(m):
+    """Not the survey's three connections: when it fails, no check is made."""
+    return m.connection >= 3
+
+
 def field(where, offset, form, test):
     """A field of the payload of the message ("self") or of what it answers ("request") that satisfies `test`."""
     def touches(m):
@@ -135,6 +145,49 @@ def field(where, offset, form, test):
             return False
         return bool(test(struct.unpack_from("<" + form, payload, offset)[0]))
     return touches
+
+
+GET, SET, PROBE = 1 << 16, 1 << 17, 1 << 18
+MIGRATION, DEVICE_STATE, LOG_START, LOG_STOP, LOG_REPORT = 1, 2, 6, 7, 8
+FAILED, STOP, RUNNING, STOP_COPY, RESUMING, RUNNING_P2P, PRE_COPY, PRE_COPY_P2P = range(8)
+
+
+def _word(payload, offset):
+    return struct.unpack_from("<I", payload, offset)[0] if len(payload) >= offset + 4 else None
+
+
+def _feature(test):
+    """A request of DEVICE_FEATURE whose flags pass, or a reply to one."""
+    def touches(m):
+        asked = (m.request if m.is_reply else m) or m
+        flags = _word(asked.payload, 4)
+        return m.command == COMMANDS["DEVICE_FEATURE"] and flags is not None and bool(test(flags))
+    return touches
+
+
+def asks(test):
+    """Requests of DEVICE_FEATURE with these flags, or with flags that pass the test."""
+    return both(requests("DEVICE_FEATURE"), _feature(test if callable(test) else lambda flags: flags == test))
+
+
+def answers(test):
+    """The replies to them."""
+    return both(replies("DEVICE_FEATURE"), _feature(test if callable(test) else lambda flags: flags == test))
+
+
+def sets(*states):
+    """Requests to set the migration state to one of these."""
+    return both(asks(SET | DEVICE_STATE), lambda m: _word(m.payload, 8) in states)
+
+
+def has_set(*states):
+    """The replies to them that are no refusals."""
+    return both(answers(SET | DEVICE_STATE), accepted, lambda m: _word(m.request.payload, 8) in states)
+
+
+def in_state(*states):
+    """As far as the client knows; None: after a transition that failed it does not."""
+    return lambda m: m.state in states
 
 
 # --- What is done to them ----------------------------------------------------------------------------------------
@@ -193,6 +246,35 @@ def accept(payload=b""):
     return transform
 
 
+def echo(request):
+    """For accept(): the request's payload."""
+    return request.payload
+
+
+def before(*makers):
+    """Has the server execute other requests first, unanswered; each is made from the message."""
+    return lambda _, m: [make(m) for make in makers] + [m]
+
+
+def behind(*makers):
+    """And afterwards."""
+    return lambda _, m: [m] + [make(m) for make in makers]
+
+
+def posted_request(command, payload=b""):
+    """For before() and behind(). A function gives the payload from the message."""
+    return lambda m: Message(m.id, COMMANDS[command], NO_REPLY, 0, payload(m) if callable(payload) else payload, [],
+                             True)
+
+
+def posted_set(state):
+    return posted_request("DEVICE_FEATURE", struct.pack("<4I", 16, SET | DEVICE_STATE, state, 0))
+
+
+def posted_write(region, offset, data):
+    return posted_request("REGION_WRITE", struct.pack("<QII", offset, region, len(data)) + data)
+
+
 def no_descriptors(_, m):
     m.fds = []
     return m
@@ -201,6 +283,14 @@ def no_descriptors(_, m):
 def extra_descriptor(_, m):
     m.fds = m.fds + [os.open("/dev/null", os.O_RDWR)]
     return m
+
+
+def descriptor(make):
+    """Other descriptors instead; `make` gives a new one for each that came."""
+    def transform(_, m):
+        m.fds = [make(fd) for fd in m.fds]
+        return m
+    return transform
 
 
 def shorter(count):
@@ -215,6 +305,20 @@ def longer(data):
         m.payload = m.payload + data
         return m
     return transform
+
+
+def padded(data):
+    """Bytes that are not there are read all the same: a payload shorter than `data` is completed from it."""
+    def transform(_, m):
+        m.payload = m.payload + data[len(m.payload):]
+        return m
+    return transform
+
+
+def answered(_, m):
+    """A posted command is executed as if it were not posted."""
+    m.flags &= ~NO_REPLY
+    return m
 
 
 def close(connection, m):

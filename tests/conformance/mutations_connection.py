@@ -4,10 +4,11 @@ import os
 import socket
 import struct
 
-from mutation import (accept, asked_by_server, both, change, client_replies, close, complete, crash, cut_off, drop,
-                      extra_descriptor, field, hoard, judged, keep_descriptors, lost, no_descriptors, nth, poke, posted,
-                      postpone, refuse, refused, replies, requests, row, spin, when)
-from proxy import COMMANDS, NO_REPLY, Message
+from mutation import (DEVICE_STATE, GET, LOG_REPORT, RESUMING, STOP_COPY, accept, answers, asked_by_server, behind,
+                      both, change, checks_only, client_replies, close, complete, crash, cut_off, drop,
+                      extra_descriptor, field, hoard, keep_descriptors, lost, no_descriptors, nth, poke, posted,
+                      posted_request, posted_write, postpone, refuse, refused, replies, requests, row, spin, when)
+from proxy import COMMANDS
 
 INFO = b"\x10\0\0\0\x03\0\0\0\x09\0\0\0\x05\0\0\0"
 
@@ -16,15 +17,16 @@ def numbered(ident):
     return lambda m: m.id == ident
 
 
-def answers(test):
+def asked(test):
+    """What is answered satisfies the test."""
     return lambda m: m.request is not None and test(m.request)
 
 
 # --- Pieces, segments, order -----------------------------------------------------------------------------------------
 
-row("connection-header-in-one-read", both(requests(), judged, lambda m: any(at < 16 for at in m.breaks)), close,
+row("connection-header-in-one-read", both(requests(), checks_only, lambda m: any(at < 16 for at in m.breaks)), close,
     "connection-split-header", "connection-split-bytes")
-row("connection-payload-in-one-read", both(requests(), judged, lambda m: any(at >= 16 for at in m.breaks)), close,
+row("connection-payload-in-one-read", both(requests(), checks_only, lambda m: any(at >= 16 for at in m.breaks)), close,
     "connection-split-payload", "connection-split-bytes")
 row("connection-one-message-a-read", requests(), when(lambda c, m: c.client.buffer, close),
     "connection-split-second", "connection-many", "connection-behind-version")
@@ -35,17 +37,17 @@ row("connection-500-outstanding", requests(), when(lambda c, m: sum(map(len, c.a
     "connection-many", "connection-pipeline")
 row("connection-unmaps-later", requests("DMA_MAP", "DMA_UNMAP"), postpone(requests("DMA_UNMAP")),
     "connection-order-maps")
-row("connection-posted-later", both(requests("REGION_WRITE", "REGION_READ"), judged), postpone(posted),
+row("connection-posted-later", both(requests("REGION_WRITE", "REGION_READ"), checks_only), postpone(posted),
     "connection-posted-register")
-row("connection-posted-when-idle", both(requests(), judged), postpone(posted, behind=2),
+row("connection-posted-when-idle", both(requests(), checks_only), postpone(posted, behind=2),
     "connection-posted-register", "connection-posted-interrupt", "connection-posted-memory")
-row("connection-info-answered-later", both(replies(), judged), postpone(replies("GET_REGION_INFO")),
+row("connection-info-answered-later", both(replies(), checks_only), postpone(replies("GET_REGION_INFO")),
     "connection-order-replies")
-row("connection-refused-at-once", both(replies(), judged), postpone(both(replies("GET_INFO"), numbered(5))),
+row("connection-refused-at-once", both(replies(), checks_only), postpone(both(replies("GET_INFO"), numbered(5))),
     "connection-order-replies")
-row("connection-file-maps-answered-later", both(replies(), judged),
-    postpone(both(replies("DMA_MAP"), answers(lambda request: request.fds))), "connection-order-map-replies")
-row("connection-header-split", both(replies("REGION_READ"), judged, nth(0)), change(cuts=(8,)),
+row("connection-file-maps-answered-later", both(replies(), checks_only),
+    postpone(both(replies("DMA_MAP"), asked(lambda request: request.fds))), "connection-order-map-replies")
+row("connection-header-split", both(replies("REGION_READ"), checks_only, nth(0)), change(cuts=(8,)),
     "connection-whole-headers")
 
 
@@ -99,11 +101,11 @@ row("connection-keeps-fds-at-framing", lost, keep_descriptors, "connection-close
 row("connection-keeps-fds-of-nonsense", requests(), keep_descriptors, "connection-malformed-fds")
 row("connection-takes-some-fds", both(WITH_FDS, lambda m: len(m.fds) > 16), fewer_descriptors(1),
     "connection-too-many-fds", "connection-too-many-253", "connection-too-many-pieces")
-row("connection-joins-fd-behind", both(replies("GET_INFO"), judged, numbered(1)), change(join=True),
+row("connection-joins-fd-behind", both(replies("GET_INFO"), checks_only, numbered(1)), change(join=True),
     "connection-fd-begins")
-row("connection-joins-behind-fd", both(replies("GET_REGION_INFO"), judged, numbered(2)), change(join=True),
+row("connection-joins-behind-fd", both(replies("GET_REGION_INFO"), checks_only, numbered(2)), change(join=True),
     "connection-fd-alone")
-row("connection-fd-with-info", both(replies("GET_INFO"), judged), extra_descriptor, "connection-no-fds")
+row("connection-fd-with-info", both(replies("GET_INFO"), checks_only), extra_descriptor, "connection-no-fds")
 row("connection-fd-with-map", replies("DMA_MAP"), extra_descriptor, "connection-no-fds")
 row("connection-fd-with-set-irqs", replies("SET_IRQS"), extra_descriptor, "connection-no-fds-set-irqs")
 
@@ -122,16 +124,6 @@ def signal_old_eventfds(connection, m):
     return m
 
 
-def reset_first(_, m):
-    """The server resets the device for a new client."""
-    return [m, Message(0, COMMANDS["DEVICE_RESET"], NO_REPLY, 0, b"", [], True)]
-
-
-def clear_memory_first(_, m):
-    write = struct.pack("<QIIQ", 0, 2, 8, 0x0123456789abcdef)
-    return [m, Message(0, COMMANDS["REGION_WRITE"], NO_REPLY, 0, write, [], True)]
-
-
 def keep_no_descriptors(connection, m):
     """Once a client takes none, none are sent to anybody."""
     memory = connection.proxy.memory
@@ -141,20 +133,17 @@ def keep_no_descriptors(connection, m):
     return no_descriptors(connection, m) if memory.get("none") else m
 
 
-def state_stays(value):
-    return both(replies("DEVICE_FEATURE"), field("request", 4, "I", lambda flags: flags == 0x10002)), \
-        poke(8, "I", value)
-
-
 row("connection-maps-stay", both(replies("DMA_UNMAP"), refused), accept(bytes(24)), "connection-end-maps")
 row("connection-maps-stay-in-the-way",
     both(requests("DMA_MAP"), field("self", 24, "Q", lambda size: size == 8 * 4096)), refuse(17),
     "connection-end-maps")
 row("connection-eventfds-stay", requests("SET_IRQS", "REGION_WRITE"), signal_old_eventfds,
     "connection-end-trigger", "connection-end-raise")
-row("connection-resets", both(requests("VERSION"), judged), reset_first, "connection-keeps-registers")
-row("connection-clears-memory", both(requests("VERSION"), judged), clear_memory_first, "connection-keeps-memory")
-row("connection-map-once", both(requests("DMA_MAP"), judged), when(lambda c, m: c.number > 3, refuse(17)),
+row("connection-resets", both(requests("VERSION"), checks_only), behind(posted_request("DEVICE_RESET")),
+    "connection-keeps-registers")
+row("connection-clears-memory", both(requests("VERSION"), checks_only),
+    behind(posted_write(2, 0, struct.pack("<Q", 0x0123456789abcdef))), "connection-keeps-memory")
+row("connection-map-once", both(requests("DMA_MAP"), checks_only), when(lambda c, m: c.number > 3, refuse(17)),
     "connection-next")
 row("connection-four-clients", requests("VERSION"), when(lambda c, m: c.number > 6, refuse(11)),
     "connection-next", "connection-next-silent", "connection-next-framing", "connection-next-unread")
@@ -162,12 +151,12 @@ row("connection-version-stays", both(replies("GET_INFO"), refused), accept(INFO)
 row("connection-limits-stay", lambda m: m.command in (COMMANDS["VERSION"], COMMANDS["GET_REGION_INFO"]),
     keep_no_descriptors, "connection-forgets-limits")
 row("connection-logging-stays",
-    both(replies("DEVICE_FEATURE"), refused, field("request", 4, "I", lambda flags: flags == 0x10008)),
+    both(answers(GET | LOG_REPORT), refused),
     accept(bytes(40)), "connection-forgets-logging")
-row("connection-saving-stays", *state_stays(3), "connection-forgets-saving")
+row("connection-saving-stays", answers(GET | DEVICE_STATE), poke(8, "I", STOP_COPY), "connection-forgets-saving")
 row("connection-stream-stays", both(replies("MIG_DATA_READ"), refused), accept(struct.pack("<II", 8, 0)),
     "connection-forgets-saving")
-row("connection-loading-stays", *state_stays(4), "connection-forgets-loading")
+row("connection-loading-stays", answers(GET | DEVICE_STATE), poke(8, "I", RESUMING), "connection-forgets-loading")
 row("connection-stream-still-taken", both(replies("MIG_DATA_WRITE"), refused), accept(),
     "connection-forgets-loading")
 row("connection-halves-executed", cut_off, complete,
@@ -185,18 +174,18 @@ def end_others(connection, m):
 
 row("connection-loses-while-it-waits", requests("GET_INFO"), when(lambda c, m: asked_by_server(c), drop),
     "connection-dma-keeps")
-row("connection-busy-while-it-waits", both(requests(), judged), when(lambda c, m: asked_by_server(c), refuse(16)),
+row("connection-busy-while-it-waits", both(requests(), checks_only), when(lambda c, m: asked_by_server(c), refuse(16)),
     "connection-dma-keeps", "connection-dma-goes-on")
 row("connection-spins-in-halves", requests("VERSION"), spin(lambda c: c.client.buffer), "connection-rests-half")
-row("connection-spins-idle", both(requests("VERSION"), judged), spin(lambda c: c.seen), "connection-rests-idle")
+row("connection-spins-idle", both(requests("VERSION"), checks_only), spin(lambda c: c.seen), "connection-rests-idle")
 row("connection-spins-early", requests("VERSION"), spin(lambda c: not c.seen), "connection-rests-early")
-row("connection-hoards", both(requests("VERSION"), judged), hoard, "connection-unread")
-row("connection-irq-info-never", both(replies("GET_IRQ_INFO"), judged), drop, "connection-in-time")
-row("connection-second-ends-first", both(requests("VERSION"), judged), end_others, "connection-second")
-row("connection-newer-ends-older", both(requests("GET_INFO"), judged),
-    when(lambda c, m: c.number + 1 < c.proxy.served, close), "connection-second-many")
+row("connection-hoards", both(requests("VERSION"), checks_only), hoard, "connection-unread")
+row("connection-irq-info-never", both(replies("GET_IRQ_INFO"), checks_only), drop, "connection-in-time")
+row("connection-second-ends-first", both(requests("VERSION"), checks_only), end_others, "connection-second")
+row("connection-newer-ends-older", both(requests("GET_INFO"), checks_only),
+    when(lambda c, m: c.number + 1 < c.proxy.accepted, close), "connection-second-many")
 row("connection-second-never", requests("VERSION"), when(lambda c, m: c.number == 4, drop), "connection-second-waits")
-row("connection-crash-at-odd-size", both(requests(), judged, lambda m: len(m.payload) == 5), crash,
+row("connection-crash-at-odd-size", both(requests(), checks_only, lambda m: len(m.payload) == 5), crash,
     "connection-malformed")
-row("connection-hangs-at-odd-size", both(replies(), refused, answers(lambda m: len(m.payload) == 9)), drop,
+row("connection-hangs-at-odd-size", both(replies(), refused, asked(lambda m: len(m.payload) == 9)), drop,
     "connection-malformed")

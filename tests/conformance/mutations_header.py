@@ -1,11 +1,11 @@
 """VU-HDR: what is broken in headers, and in how they are taken."""
 
-from mutation import (accept, accepted, asked_by_server, both, change, client_replies, close, drop,
-                      extra_descriptor, judged, longer, lost, poke, posted, refuse, refuse_and_close, refused, replies,
+from mutation import (accept, asked_by_server, both, change, checks_only, client_replies, close, drop,
+                      extra_descriptor, longer, lost, poke, posted, refuse, refuse_and_close, refused, replies,
                       requests, row, server_requests, twice, unknown, use_memory, when)
 from proxy import COMMANDS, ERROR, NO_REPLY, REPLY
 
-INFO = both(replies("GET_INFO"), judged)
+INFO = both(replies("GET_INFO"), checks_only)
 
 
 def request(test):
@@ -18,24 +18,24 @@ def request(test):
 row("header-id-of-8-bits", replies(), change(id=lambda m: m.id & 0xff),
     "header-layout", "header-id-echoed", "header-id-echoed-error")
 row("header-id-signed", both(replies(), lambda m: m.id == 0xffff), change(id=0), "header-id-echoed")
-row("header-error-without-id", both(replies(), refused, judged), change(id=0), "header-id-echoed-error")
+row("header-error-without-id", both(replies(), refused, checks_only), change(id=0), "header-id-echoed-error")
 row("header-size-of-payload", INFO, change(size=lambda m: len(m.payload)), "header-size")
-row("header-command-lost", both(replies(), refused, judged), change(command=0), "header-command-echoed")
-row("header-irq-info-as-info", both(replies("GET_IRQ_INFO"), judged), change(command=COMMANDS["GET_INFO"]),
+row("header-command-lost", both(replies(), refused, checks_only), change(command=0), "header-command-echoed")
+row("header-irq-info-as-info", both(replies("GET_IRQ_INFO"), checks_only), change(command=COMMANDS["GET_INFO"]),
     "header-command-echoed")
-row("header-error-no-reply-type", both(replies(), refused, judged), change(flags=ERROR), "header-type-of-error")
+row("header-error-no-reply-type", both(replies(), refused, checks_only), change(flags=ERROR), "header-type-of-error")
 row("header-answers-twice", INFO, twice, "header-one-reply")
-row("header-refuses-twice", both(replies(), refused, judged), twice, "header-one-reply")
-row("header-error-without-flag", both(replies(), refused, judged), change(flags=REPLY), "header-error-flag")
+row("header-refuses-twice", both(replies(), refused, checks_only), twice, "header-one-reply")
+row("header-error-without-flag", both(replies(), refused, checks_only), change(flags=REPLY), "header-error-flag")
 row("header-success-with-error-flag", INFO, change(flags=REPLY | ERROR), "header-error-flag")
-row("header-error-with-payload", both(replies(), refused, judged), longer(b"\0" * 16), "header-error-alone")
+row("header-error-with-payload", both(replies(), refused, checks_only), longer(b"\0" * 16), "header-error-alone")
 row("header-error-with-descriptor", both(replies("DMA_MAP"), refused), extra_descriptor, "header-error-alone")
-row("header-error-zero", both(replies(), refused, judged), change(error=0), "header-errno")
-row("header-error-negative", both(replies(), refused, judged), change(error=lambda m: -m.error & 0xffffffff),
+row("header-error-zero", both(replies(), refused, checks_only), change(error=0), "header-errno")
+row("header-error-negative", both(replies(), refused, checks_only), change(error=lambda m: -m.error & 0xffffffff),
     "header-errno")
-row("header-flags-echo-no-reply", both(replies("GET_IRQ_INFO"), judged), change(flags=REPLY | NO_REPLY),
+row("header-flags-echo-no-reply", both(replies("GET_IRQ_INFO"), checks_only), change(flags=REPLY | NO_REPLY),
     "header-reply-flags")
-row("header-flags-more", both(replies(), refused, judged), change(flags=lambda m: m.flags | 0x40), "header-reply-flags")
+row("header-flags-more", both(replies(), refused, checks_only), change(flags=lambda m: m.flags | 0x40), "header-reply-flags")
 row("header-error-in-success", INFO, change(error=1), "header-reserved-zero")
 row("header-error-field-matters", both(requests(), lambda m: m.error != 0), refuse(22), "header-error-ignored")
 row("header-sparse-reserved", both(replies("GET_REGION_INFO"), lambda m: len(m.payload) > 48), poke(44, "I", 1),

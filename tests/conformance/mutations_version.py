@@ -3,11 +3,11 @@
 import re
 import struct
 
-from mutation import (accept, accepted, any_of, both, change, close, crash, drop, extra_descriptor, field, judged,
+from mutation import (accept, accepted, any_of, both, change, checks_only, close, crash, extra_descriptor, field,
                       no_descriptors, nth, poke, refuse, refused, replies, requests, row, shorter, use_memory, when)
 from proxy import COMMANDS, NO_REPLY
 
-ASKED, ANSWERED = requests("VERSION"), both(replies("VERSION"), accepted, judged)
+ASKED, ANSWERED = requests("VERSION"), both(replies("VERSION"), accepted, checks_only)
 REFUSED = both(replies("VERSION"), refused)
 VERSION = bytes(4)
 INFO = b"\x10\0\0\0\x03\0\0\0\x09\0\0\0\x05\0\0\0"
@@ -89,7 +89,7 @@ row("version-spaces-refused", both(ASKED, says(b" :\n")), refuse(22), "version-s
 row("version-ascii-only", both(ASKED, lambda m: any(byte > 127 for byte in m.payload)), refuse(22), "version-utf8")
 row("version-escapes-refused", both(ASKED, says(b"\\u")), refuse(22), "version-escapes")
 row("version-escapes-not-seen", both(ASKED, says(b"\\u005f")), rewrite(rb"\\u005f", b"-"), "version-escaped-key")
-row("version-wants-fds", both(ASKED, judged, lambda m: b"max_msg_fds" not in m.payload), refuse(22),
+row("version-wants-fds", both(ASKED, checks_only, lambda m: b"max_msg_fds" not in m.payload), refuse(22),
     "version-each-alone", "version-default-fds")
 
 # --- Texts that have to be refused -----------------------------------------------------------------------------------
@@ -165,17 +165,17 @@ def fewer_maps(connection, m):
 
 
 row("version-17-fds", ANSWERED, rewrite(rb"\"max_msg_fds\":16", rb'"max_msg_fds":17'), "version-most-fds")
-row("version-fd-for-each-area", both(replies("GET_REGION_INFO"), judged, lambda m: m.fds), extra_descriptor,
+row("version-fd-for-each-area", both(replies("GET_REGION_INFO"), checks_only, lambda m: m.fds), extra_descriptor,
     "version-one-fd", "version-default-fds")
-row("version-fds-for-all", both(replies("GET_REGION_INFO"), judged), extra_descriptor,
+row("version-fds-for-all", both(replies("GET_REGION_INFO"), checks_only), extra_descriptor,
     "version-no-fds", "version-escaped-key")
-row("version-io-fds-for-all", both(replies("GET_REGION_IO_FDS"), judged), extra_descriptor, "version-no-fds")
+row("version-io-fds-for-all", both(replies("GET_REGION_IO_FDS"), checks_only), extra_descriptor, "version-no-fds")
 row("version-wants-a-descriptor", both(ASKED, says(b'fds":0')), refuse(22),
     "version-no-fds", "version-no-fds-twin", "version-no-fds-memory", "version-escaped-key")
 row("version-memory-by-map-only", both(requests("REGION_WRITE"), field("self", 8, "I", lambda region: region == 2)),
     refuse(1), "version-no-fds-memory")
 row("version-8-fds", both(requests("SET_IRQS"), lambda m: len(m.fds) > 8), refuse(22), "version-takes-fds",
-    server="testdev,bar2_size=1M,vectors=16")
+    server="testdev,vectors=16")
 row("version-data-not-read", ASKED, rewrite(rb"max_data_xfer_size\":\d+", rb'max_data_xfer_size":1048576'),
     "version-dma-read-count", "version-dma-write-count", "version-dma-odd-count", "version-data-zero-dma")
 row("version-divides-by-zero", both(ASKED, says(b'max_data_xfer_size":0')), crash,
@@ -183,10 +183,10 @@ row("version-divides-by-zero", both(ASKED, says(b'max_data_xfer_size":0')), cras
 for command in ("REGION_READ", "REGION_WRITE"):
     row(f"version-{command.lower()}-below-largest",
         both(requests(command), field("self", 12, "I", lambda count: count >= 1 << 20)), refuse(22),
-        f"version-largest-{command[7:].lower()}", server="testdev,bar2_size=1M,vectors=16")
+        f"version-largest-{command[7:].lower()}", server="testdev,vectors=16")
 row("version-half-written", both(requests("REGION_WRITE"), lambda m: len(m.payload) > 1 << 19),
     change(payload=lambda m: m.payload[:1 << 19] + bytes(len(m.payload) - (1 << 19))), "version-largest-write",
-    server="testdev,bar2_size=1M,vectors=16")
+    server="testdev,vectors=16")
 row("version-saving-below-largest", both(requests("MIG_DATA_READ"), field("self", 4, "I", lambda size: size >= 1 << 20)),
     refuse(22), "version-largest-saving")
 row("version-fewer-maps", any_of(replies("VERSION"), requests("DMA_MAP")), fewer_maps, "version-as-many-maps")

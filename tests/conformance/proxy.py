@@ -62,10 +62,11 @@ class Message:
     cuts: tuple = ()  # offsets at which a segment ends
     join: bool = False  # kept back, and sent in one segment with the message behind it
     number: int = 0  # how many of its command and kind came before it on this connection
-    connection: int = 0  # how many connections there were before its own
+    connection: int = 0  # which of the proxy's it is on, from 0
     breaks: tuple = ()  # offsets in it at which a read of ours ended
     late_fds: bool = False  # its descriptors did not come with its first byte
     cut_off: Optional[bytes] = None  # all that came of it before the end of the connection
+    state: Optional[int] = 2  # of migration, as far as the client could know when this came; None: it cannot
 
     @property
     def is_reply(self):
@@ -219,11 +220,12 @@ class Connection:
 
     def __init__(self, proxy, client, server, number):
         self.proxy = proxy
-        self.number = number  # how many there were before
+        self.number = number  # Message.connection
         self.client, self.server = Stream(client), Stream(server)
         self.twins = {}
         self.asked = {}  # requests that wait for their reply: (from the client, twin, id, command): [message]
         self.seen = {}
+        self.state = 2  # Message.state
         self.memory = {}
         self.epoll = select.epoll()
         self.streams = {}
@@ -254,11 +256,26 @@ class Connection:
     def remember(self, m):
         key = (m.from_client, m.twin, m.id, m.command)
         kind = (m.from_client, m.command, m.is_reply)
-        m.connection = self.number
         m.number = self.seen.get(kind, 0)
         self.seen[kind] = m.number + 1
+        m.connection = self.number
         if not m.flags & (REPLY | NO_REPLY):
             self.asked.setdefault(key, []).append(m)
+
+    def follow(self, m):
+        """A reply that goes to the client may tell it of another state of migration."""
+        if m.from_client or not m.is_reply or m.request is None:
+            return
+        failed, asked = m.flags & ERROR, m.request.payload
+        if m.command == COMMANDS["DEVICE_RESET"] and not failed:
+            self.state = 2
+        if m.command != COMMANDS["DEVICE_FEATURE"] or len(asked) < 8:
+            return
+        flags = int.from_bytes(asked[4:8], "little")
+        if flags == 0x20002 and len(asked) >= 12:  # SET of MIG_DEVICE_STATE
+            self.state = None if failed else int.from_bytes(asked[8:12], "little")
+        if flags == 0x10002 and not failed and len(m.payload) >= 12:  # GET
+            self.state = int.from_bytes(m.payload[8:12], "little")
 
     def pair(self, m):
         """A message with the reply bit answers the oldest request of its id; some peers' refusals lack the bit."""
@@ -279,12 +296,14 @@ class Connection:
                 index = int(digits[:len(digits) - len(digits.lstrip(b"0123456789"))] or b"-1")
                 if 0 <= index < len(m.fds):
                     self.interpose_twin(index, m.fds)
+        self.follow(m)
         self.to(m.from_client, m.twin).send(m)
 
     def handle(self, m):
         self.pair(m)
         self.remember(m)
         came, kept = set(m.fds), set()
+        m.state = self.state
         for one in self.proxy.mutate(self, m):
             kept.update(one.fds)
             self.forward(one)
@@ -336,9 +355,8 @@ class Proxy:
         self.server = None
         self.path = None
         self.memory = {}  # of the mutation, over all connections
-        self.lock = threading.Lock()
         self.connections = []  # that there are now
-        self.served = 0  # connections ever
+        self.accepted = 0  # how many there ever were
         self.spins = lambda connection: False  # whether a connection does not sleep
 
     def start(self, command):
@@ -367,7 +385,7 @@ class Proxy:
             return []
         return [out] if isinstance(out, Message) else list(out)
 
-    def serve(self, sock):
+    def serve(self, sock, number):
         """One client, until it or the server closes."""
         try:
             server = self.connect()
@@ -375,10 +393,8 @@ class Proxy:
             print(f"proxy: cannot connect to the server: {error}", file=sys.stderr)
             sock.close()
             return
-        with self.lock:
-            connection = Connection(self, sock, server, self.served)
-            self.served += 1
-            self.connections.append(connection)
+        connection = Connection(self, sock, server, number)
+        self.connections.append(connection)
         try:
             connection.run()
         except Exception:
@@ -386,6 +402,11 @@ class Proxy:
             self.crash()
         finally:
             self.connections.remove(connection)
+
+    def accept(self, listener):
+        sock = listener.accept()[0]
+        threading.Thread(target=self.serve, args=[sock, self.accepted], daemon=True).start()
+        self.accepted += 1
 
     def crash(self):
         """The server dies, and this process with it."""
@@ -435,10 +456,10 @@ def main():
         else:
             listener = socket.socket(fileno=arguments.fd)
             if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                proxy.serve(listener)
+                proxy.serve(listener, 0)
                 return
         while True:
-            threading.Thread(target=proxy.serve, args=[listener.accept()[0]], daemon=True).start()
+            proxy.accept(listener)
     finally:
         proxy.stop()
 

@@ -4,7 +4,8 @@
     test_mutations.py OUTBOARD TESTDEV [PATTERN...]
 
 One test for each device runs the checks through the proxy without a mutation; all pass. One for each row of
-mutations_*.py runs the checks that it names through the proxy with it; all fail. The last compares the checks that rows
+mutations_*.py runs the checks that it names through the proxy with it; all fail. One for each variant, which is no
+fault, does so too; none fails. The last compares the checks that rows
 name with the list of `outboard conform`; unproven.txt has those that no row shows to fail yet. With patterns only rows
 whose name matches one are tried.
 """
@@ -31,8 +32,8 @@ def judge(server, name, checks):
     if name:
         proxy += ["--mutation", name]
     device, _, options = server.partition(",")
-    if device == "testdev":
-        proxy += ["--", TESTDEV] + (["-o", options] if options else [])
+    if device == "testdev": # with memory for the largest transfer
+        proxy += ["--", TESTDEV, "-o", "bar2_size=2m" + (options and "," + options)]
     else:
         proxy += ["--", OUTBOARD, "serve", server]
     command = [OUTBOARD, "conform", "--spawn", " ".join(proxy), "--timeout", "3000", "--strict"]
@@ -51,6 +52,12 @@ def unchanged(server):
     results, text = judge(server, None, [])
     bad = [check for check, result in results.items() if result == "not ok"]
     return ([] if results and not bad else [f"without a mutation: {bad}", text])
+
+
+def permitted(variant):
+    results, text = judge(variant.server, variant.name, variant.caught_by)
+    bad = [check for check, result in results.items() if result == "not ok"]
+    return ([] if "ok" in results.values() and not bad else [f"noticed by {', '.join(bad)}", text])
 
 
 def caught(row):
@@ -75,6 +82,8 @@ def main():
     rows = list(mutation.load().values())
     wanted = [row for row in rows if any(fnmatch.fnmatch(row.name, pattern) for pattern in PATTERNS or ["*"])]
     tests = [(row.name, lambda row=row: caught(row)) for row in wanted]
+    tests += [(variant.name, lambda variant=variant: permitted(variant)) for variant in mutation.VARIANTS.values()
+              if any(fnmatch.fnmatch(variant.name, pattern) for pattern in PATTERNS or ["*"])]
     if not PATTERNS:
         servers = sorted({row.server for row in rows})
         tests = [(f"unchanged {server}", lambda server=server: unchanged(server)) for server in servers] + tests

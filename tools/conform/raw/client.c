@@ -78,15 +78,23 @@ void ob_raw_message_free(struct ob_raw_message *message)
     free(message);
 }
 
+static void free_list(struct ob_raw_message *message)
+{
+    while (message != NULL) {
+        struct ob_raw_message *next = message->next;
+
+        ob_raw_message_free(message);
+        message = next;
+    }
+}
+
 void ob_raw_close(struct ob_raw *raw)
 {
-    while (raw->queue != NULL) {
-        struct ob_raw_message *next = raw->queue->next;
-
-        ob_raw_message_free(raw->queue);
-        raw->queue = next;
-    }
+    free_list(raw->queue);
+    raw->queue = NULL;
     raw->queue_tail = &raw->queue;
+    free_list(raw->held);
+    raw->held = NULL;
     if (raw->fd >= 0) {
         close(raw->fd);
         raw->fd = -1;
@@ -223,7 +231,8 @@ static int fetch(struct ob_raw *raw, int64_t deadline)
     return 0;
 }
 
-int ob_raw_answer_dma(struct ob_raw *raw, const struct ob_raw_message *message)
+/* *held: the message is kept, to be answered later. */
+static int serve(struct ob_raw *raw, struct ob_raw_message *message, bool *held)
 {
     const struct ob_raw_header *header = &message->header;
     struct ob_raw_header reply = {
@@ -250,13 +259,24 @@ int ob_raw_answer_dma(struct ob_raw *raw, const struct ob_raw_message *message)
     memcpy(bytes + sizeof(reply), &dma, sizeof(dma));
     r = raw->dma(raw->dma_ctx, write, dma.address, dma.count,
                  write ? message->payload + sizeof(dma) : bytes + sizeof(reply) + sizeof(dma));
+    *held = r == OB_RAW_HOLD;
+    if (*held) {
+        struct ob_raw_message **last = &raw->held;
+
+        while (*last != NULL) {
+            last = &(*last)->next;
+        }
+        message->next = NULL;
+        *last = message;
+        free(bytes);
+        return 0;
+    }
     reply.size = r == 0 ? (uint32_t)size : sizeof(reply);
     reply.error = (uint32_t)r;
     reply.flags |= r == 0 ? 0 : OB_RAW_ERROR;
     memcpy(bytes, &reply, sizeof(reply));
     r = header->flags & OB_RAW_NO_REPLY ? 0 : ob_raw_send(raw, bytes, reply.size, NULL, 0);
     free(bytes);
-    raw->dma_served++;
     return r;
 }
 
@@ -285,8 +305,13 @@ static int receive_or_serve(struct ob_raw *raw, int64_t deadline, struct ob_raw_
     *message = dequeue(raw);
     if (raw->dma != NULL && ((*message)->header.flags & OB_RAW_TYPE_MASK) == 0 &&
         ((*message)->header.command == OB_RAW_DMA_READ || (*message)->header.command == OB_RAW_DMA_WRITE)) {
-        r = ob_raw_answer_dma(raw, *message);
-        ob_raw_message_free(*message);
+        bool held = false;
+
+        r = serve(raw, *message, &held);
+        raw->dma_served++;
+        if (!held) {
+            ob_raw_message_free(*message);
+        }
         *message = NULL;
     }
     return r;
@@ -320,6 +345,27 @@ int ob_raw_serve_dma(struct ob_raw *raw, unsigned total)
         }
     }
     return 0;
+}
+
+int ob_raw_answer_held(struct ob_raw *raw)
+{
+    struct ob_raw_message *next = raw->held;
+    int r = 0;
+
+    raw->held = NULL;
+    while (next != NULL) {
+        struct ob_raw_message *message = next;
+        bool held = false;
+
+        next = message->next;
+        if (r == 0) {
+            r = serve(raw, message, &held);
+        }
+        if (!held) {
+            ob_raw_message_free(message);
+        }
+    }
+    return r;
 }
 
 int ob_raw_wait_closed(struct ob_raw *raw, unsigned *messages)

@@ -28,7 +28,9 @@ struct ob_raw_message {
     struct ob_raw_message *next;
 };
 
-/* Serves the server's DMA_READ (write false: fill data) and DMA_WRITE; returns 0 or an errno for the error reply. */
+/* Serves the server's DMA_READ (write false: fill data) and DMA_WRITE; returns 0, an errno for the error reply, or
+ * OB_RAW_HOLD: the command is answered by ob_raw_answer_held(), which asks again. */
+#define OB_RAW_HOLD (-1)
 typedef int ob_raw_dma_fn(void *ctx, bool write, uint64_t address, uint64_t count, void *data);
 
 /* Told of all bytes that go out (whole messages or not) and of each message that came. */
@@ -40,11 +42,12 @@ struct ob_raw {
     uint16_t next_id;
     ob_raw_dma_fn *dma; /* NULL: DMA commands are returned by ob_raw_receive() like any message */
     void *dma_ctx;
-    unsigned dma_served;    /* how many, ever */
+    unsigned dma_served;    /* how many, ever; those held count */
     ob_raw_trace_fn *trace; /* NULL: violations are printed to standard error instead */
     void *trace_ctx;
     struct ob_raw_message *queue, **queue_tail;
-    char why[160]; /* what the last negative result was about */
+    struct ob_raw_message *held; /* DMA commands */
+    char why[160];               /* what the last negative result was about */
 };
 
 /* Takes over a connected socket. */
@@ -76,10 +79,10 @@ int ob_raw_call(struct ob_raw *raw, uint16_t command, const void *payload, size_
 int ob_raw_wait_closed(struct ob_raw *raw, unsigned *messages);
 /* 0 if the server has sent nothing: decided by a request sent now, whose reply has to be the next message. */
 int ob_raw_silent(struct ob_raw *raw);
-/* Answers a DMA command with what `dma` makes of it. */
-int ob_raw_answer_dma(struct ob_raw *raw, const struct ob_raw_message *message);
 /* Receives, serving DMA, until `dma_served` has reached `total`. */
 int ob_raw_serve_dma(struct ob_raw *raw, unsigned total);
+/* Answers the DMA commands that were held. */
+int ob_raw_answer_held(struct ob_raw *raw);
 
 /* --- One function for each command ------------------------------------------------------------------------------- */
 

@@ -23,10 +23,10 @@
 
 #include "../raw/client.h"
 #include "../report.h"
+#include "../target.h"
 
 struct exerciser;
 struct judge;
-struct target;
 
 /* What the server has to have; a check is skipped, with the reason, if something is missing. */
 enum {
@@ -90,7 +90,7 @@ struct facts {
 struct judge {
     struct ob_raw raw;
     struct facts facts;
-    struct target *target;
+    struct target *target; /* the process that `raw` is connected to */
     int timeout_ms;
     uint16_t scratch; /* private to scratch.c */
     /* private to the exercisers */
@@ -105,6 +105,8 @@ struct judge {
     char text[600];
     struct transcript *transcript;
     struct held *held;
+    struct target *first, second;
+    struct ob_raw aside; /* the connection to the one of them that target is not */
 };
 
 /* --- Ends -------------------------------------------------------------------------------------------------------- */
@@ -136,13 +138,18 @@ void want_alive(struct judge *j, const char *what);
 
 /* A connection beside the check's, not negotiated, which the judge closes; NULL: the server turned it away. Skips the
  * check if the server program serves one client only. */
-struct ob_raw *judge_second(struct judge *j);
+struct ob_raw *judge_beside(struct judge *j);
 /* Closes the check's connection. */
 void judge_close(struct judge *j);
 /* Closes it and makes another; negotiated with the judge's own capabilities. */
 void judge_reconnect(struct judge *j);
 /* The same, not negotiated. */
 void judge_reconnect_bare(struct judge *j);
+/* A second process of the server's program, for checks that NEED_SPAWN: all goes there from now on, over a negotiated
+ * connection of its own. It is started when a check first asks for it, and ended with that check. */
+void judge_second(struct judge *j);
+/* All goes to the first process again, whose connection is as it was. */
+void judge_first(struct judge *j);
 /* VERSION 0.0 with that text (NULL: none). The reply's payload, NUL-terminated; 0 or the errno of a refusal. */
 int judge_version(struct judge *j, uint16_t major, uint16_t minor, const char *json, struct ob_raw_message **reply);
 /* The JSON text of a VERSION reply, which the judge frees; NULL: there is none, or it is none. */
@@ -206,6 +213,7 @@ void want_descriptors(struct judge *j, unsigned most, const char *what);
 bool server_rests(struct judge *j, int timeout_ms);
 /* Ends the check unless it does. */
 void want_rest(struct judge *j, const char *what);
+void judge_restart(struct judge *j); /* ends it, and connects to a new one */
 
 /* --- Things that checks do often ---------------------------------------------------------------------------------- */
 

@@ -3,20 +3,37 @@
 #include "check.h"
 
 /* clang-format off: a line for each area. */
-#define TABLES(X)      \
-    X(connection)      \
-    X(connection_end)  \
-    X(connection_fds)  \
-    X(connection_load) \
-    X(header)          \
-    X(header_dma)      \
-    X(header_sizes)    \
-    X(info)            \
-    X(map)             \
-    X(version)         \
-    X(version_first)   \
-    X(version_json)    \
-    X(version_limits)
+#define TABLES(X)       \
+    X(connection)       \
+    X(connection_end)   \
+    X(connection_fds)   \
+    X(connection_load)  \
+    X(feature)          \
+    X(header)           \
+    X(header_dma)       \
+    X(header_sizes)     \
+    X(info)             \
+    X(io_fds)           \
+    X(map)              \
+    X(mig_data)         \
+    X(mig_data_hostile) \
+    X(migration)        \
+    X(migration_arcs)   \
+    X(migration_ends)   \
+    X(migration_still)  \
+    X(migration_stream) \
+    X(multi)            \
+    X(read)             \
+    X(region)           \
+    X(region_caps)      \
+    X(region_memory)    \
+    X(version)          \
+    X(version_first)    \
+    X(version_json)     \
+    X(version_limits)   \
+    X(write)            \
+    X(write_config)     \
+    X(write_posted)
 /* clang-format on */
 
 #define X(area) extern const struct check server_##area##_checks[];

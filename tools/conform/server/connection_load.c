@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <time.h>
 
-#include "../target.h"
 #include "../transcript.h"
 
 #define BASE 0x10000000ull
@@ -18,12 +17,13 @@ static const uint32_t get_info[4] = { 16 };
 #define FROM UINT64_C(0x100000)
 #define LEN  64u
 
-static struct ob_raw_message *asks(struct judge *j, struct guest_memory **guest)
+/* The device's DMA_READ waits for its reply. */
+static void asks(struct judge *j, struct guest_memory **guest)
 {
     device_on(j, true);
     *guest = guest_memory(j, FROM, 2 * j->facts.page);
     memset((*guest)->bytes, 0xa7, LEN);
-    return device_copy_asks(j, FROM, FROM + j->facts.page, LEN);
+    device_copy_asks(j, *guest, FROM + j->facts.page, LEN);
 }
 
 static void copied(struct judge *j, const struct guest_memory *guest)
@@ -37,12 +37,13 @@ static void copied(struct judge *j, const struct guest_memory *guest)
 static void commands_kept(struct judge *j)
 {
     struct guest_memory *guest;
-    struct ob_raw_message *asked = asks(j, &guest);
-    const uint16_t first = j->raw.next_id;
+    uint16_t first;
 
+    asks(j, &guest);
+    first = j->raw.next_id;
     for (unsigned i = 0; i < 20; i++)
         send_command(j, OB_RAW_GET_INFO, 0, get_info, sizeof(get_info));
-    device_copy_answer(j, asked);
+    device_copy_answer(j);
     for (unsigned i = 0; i < 20; i++)
         want_ok(j, ob_raw_reply(&j->raw, (uint16_t)(first + i), OB_RAW_GET_INFO, NULL),
                 "GET_INFO that came while the server waited for a reply");
@@ -52,13 +53,13 @@ static void commands_kept(struct judge *j)
 static void commands_executed(struct judge *j)
 {
     struct guest_memory *guest;
-    struct ob_raw_message *asked = asks(j, &guest);
 
+    asks(j, &guest);
     want_alive(j, "GET_INFO while the server waits for a reply");
     config_read(j, 0, 4);
     want_ok(j, map(j, BASE, j->facts.page, 3, -1, 0), "DMA_MAP while the server waits for a reply");
     want_ok(j, unmap(j, BASE, j->facts.page), "DMA_UNMAP while the server waits for a reply");
-    device_copy_answer(j, asked);
+    device_copy_answer(j);
     copied(j, guest);
 }
 
@@ -228,7 +229,7 @@ static void second_client(struct judge *j)
     scratch_begin(j);
     scratch_set(j, 1);
     want_ok(j, map(j, BASE, j->facts.page, 3, -1, 0), "DMA_MAP");
-    second = judge_second(j);
+    second = judge_beside(j);
     want_alive(j, "beside a second client");
     if (second != NULL)
         send_version(second);
@@ -245,7 +246,7 @@ static void second_client(struct judge *j)
 static void second_clients(struct judge *j)
 {
     for (unsigned i = 0; i < 8; i++) {
-        struct ob_raw *second = judge_second(j);
+        struct ob_raw *second = judge_beside(j);
 
         want_alive(j, "beside clients that come and go");
         if (second != NULL)
@@ -256,7 +257,7 @@ static void second_clients(struct judge *j)
 
 static void second_waits(struct judge *j)
 {
-    struct ob_raw *second = judge_second(j);
+    struct ob_raw *second = judge_beside(j);
     int r = -ENOTCONN;
 
     want_alive(j, "beside a second client");

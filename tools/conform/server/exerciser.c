@@ -5,9 +5,9 @@
 
 #include "../transcript.h"
 
-extern const struct exerciser exerciser_edu, exerciser_testdev;
+extern const struct exerciser exerciser_edu, exerciser_serial, exerciser_testdev;
 
-static const struct exerciser *const known[] = { &exerciser_edu, &exerciser_testdev };
+static const struct exerciser *const known[] = { &exerciser_edu, &exerciser_serial, &exerciser_testdev };
 
 const struct exerciser *exerciser_find(uint16_t vendor, uint16_t device)
 {
@@ -142,6 +142,8 @@ static int serve_memory(void *ctx, bool write, uint64_t address, uint64_t count,
 {
     struct guest_memory *guest = ctx;
 
+    if (guest->hold)
+        return OB_RAW_HOLD;
     if (count > guest->size || address < guest->address || address - guest->address > guest->size - count)
         return EFAULT;
     if (write)
@@ -168,24 +170,20 @@ struct guest_memory *guest_memory(struct judge *j, uint64_t address, uint64_t si
     return guest;
 }
 
-struct ob_raw_message *device_copy_asks(struct judge *j, uint64_t from, uint64_t to, uint32_t len)
+struct ob_raw_header device_copy_asks(struct judge *j, struct guest_memory *guest, uint64_t to, uint32_t len)
 {
-    ob_raw_dma_fn *dma = j->raw.dma;
-    struct ob_raw_message *asked;
-
-    j->raw.dma = NULL;
-    device_copy_begin(j, from, to, len);
-    asked = receive(j, "the device's DMA_READ");
-    j->raw.dma = dma;
-    want(j, (asked->header.flags & OB_RAW_TYPE_MASK) == 0 && asked->header.command == OB_RAW_DMA_READ,
-         "the device was told to copy, and %s came, of type %u, wanted the command DMA_READ",
-         command_name(asked->header.command), asked->header.flags & OB_RAW_TYPE_MASK);
-    return asked;
+    guest->hold = true;
+    device_copy_begin(j, guest->address, to, len);
+    got(j, ob_raw_serve_dma(&j->raw, 1), "the device's DMA_READ");
+    guest->hold = false;
+    want(j, j->raw.held->header.command == OB_RAW_DMA_READ, "the device was told to copy, and %s came first",
+         command_name(j->raw.held->header.command));
+    return j->raw.held->header;
 }
 
-void device_copy_answer(struct judge *j, const struct ob_raw_message *asked)
+void device_copy_answer(struct judge *j)
 {
-    got(j, ob_raw_answer_dma(&j->raw, asked), "the reply to DMA_READ");
+    got(j, ob_raw_answer_held(&j->raw), "the reply to DMA_READ");
 }
 
 uint64_t bar_read(struct judge *j, uint32_t bar, uint64_t offset, uint32_t width)

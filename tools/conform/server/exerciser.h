@@ -12,6 +12,11 @@
 #define EXERCISER_IOVA UINT64_C(0x0f000000)
 #define EXERCISER_SIZE UINT64_C(0x00100000)
 
+struct exerciser_register {
+    uint32_t region, width; /* width: of its accesses; 0: no more */
+    uint64_t offset;
+};
+
 struct exerciser {
     const char *name;
     uint16_t vendor, device;
@@ -25,6 +30,14 @@ struct exerciser {
     /* Whether that is over, and how: -1: it is not; 0: it is, as far as the device can tell; or an errno. */
     int (*copied)(struct judge *j);
     void (*begin)(struct judge *j); /* before the first copy of a check; optional */
+    /* Registers that keep what is written to them, and do nothing else. */
+    const struct exerciser_register *keep;
+    /* Others that can be read without an effect, and do not change by themselves. */
+    const struct exerciser_register *show;
+    /* Gives those of `show` that can have any other values, which differ for each seed from 1 to 255. */
+    void (*mark)(struct judge *j, uint8_t seed);
+    /* How often the doorbell rang that a write of `value` there rings; NULL: the device has none. */
+    uint64_t (*rings)(struct judge *j, uint32_t region, uint64_t offset, uint64_t value);
 };
 
 /* NULL: not known. */
@@ -61,15 +74,17 @@ int device_copy_end(struct judge *j);
 struct guest_memory {
     uint64_t address, size;
     uint8_t *bytes;
+    bool hold;              /* commands are kept, and answered by ob_raw_answer_held() */
     unsigned reads, writes; /* commands served */
     uint64_t largest_read, largest_write;
 };
 
 /* Maps some and serves it from now on. */
 struct guest_memory *guest_memory(struct judge *j, uint64_t address, uint64_t size);
-/* Begins a copy from there, and returns the device's DMA_READ, which has no answer yet. */
-struct ob_raw_message *device_copy_asks(struct judge *j, uint64_t from, uint64_t to, uint32_t len);
-void device_copy_answer(struct judge *j, const struct ob_raw_message *asked);
+/* Begins a copy from there, and returns the header of the device's DMA_READ, which has no answer before
+ * device_copy_answer(). */
+struct ob_raw_header device_copy_asks(struct judge *j, struct guest_memory *guest, uint64_t to, uint32_t len);
+void device_copy_answer(struct judge *j);
 
 /* Registers: an access of `width` bytes that succeeds. */
 uint64_t bar_read(struct judge *j, uint32_t bar, uint64_t offset, uint32_t width);

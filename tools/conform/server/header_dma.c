@@ -7,12 +7,12 @@
 static const uint32_t get_info[4] = { 16 };
 
 /* A DMA_READ of the device's that waits for its reply. */
-static struct ob_raw_message *asks(struct judge *j, struct guest_memory **guest)
+static struct ob_raw_header asks(struct judge *j, struct guest_memory **guest)
 {
     device_on(j, true);
     *guest = guest_memory(j, FROM, 2 * j->facts.page);
     memset((*guest)->bytes, 0x5a, LEN);
-    return device_copy_asks(j, FROM, FROM + j->facts.page, LEN);
+    return device_copy_asks(j, *guest, FROM + j->facts.page, LEN);
 }
 
 static void copied(struct judge *j, const struct guest_memory *guest)
@@ -26,25 +26,26 @@ static void copied(struct judge *j, const struct guest_memory *guest)
 static void check_ids_apart(struct judge *j)
 {
     struct guest_memory *guest;
-    struct ob_raw_message *asked = asks(j, &guest);
+    const struct ob_raw_header asked = asks(j, &guest);
 
-    send_with_header(j, (struct ob_raw_header){ asked->header.id, OB_RAW_GET_INFO, 32, 0, 0 }, get_info, 16);
-    device_copy_answer(j, asked);
-    want_ok(j, ob_raw_reply(&j->raw, asked->header.id, OB_RAW_GET_INFO, NULL), "GET_INFO with the id of a DMA_READ");
+    send_with_header(j, (struct ob_raw_header){ asked.id, OB_RAW_GET_INFO, 32, 0, 0 }, get_info, 16);
+    device_copy_answer(j);
+    want_ok(j, ob_raw_reply(&j->raw, asked.id, OB_RAW_GET_INFO, NULL), "GET_INFO with the id of a DMA_READ");
     copied(j, guest);
 }
 
 static void check_ids_apart_same_command(struct judge *j)
 {
     struct guest_memory *guest;
-    struct ob_raw_message *asked = asks(j, &guest);
-    uint8_t payload[16 + LEN] = { 0 };
+    const struct ob_raw_header asked = asks(j, &guest);
+    const struct ob_raw_dma dma = { FROM, LEN };
+    uint8_t payload[sizeof(dma) + LEN] = { 0 };
 
-    memcpy(payload, asked->payload, 16);
-    send_with_header(j, (struct ob_raw_header){ asked->header.id, OB_RAW_DMA_READ, sizeof(payload) + 16, 0, 0 },
-                     payload, sizeof(payload));
-    device_copy_answer(j, asked);
-    want_refused(j, ob_raw_reply(&j->raw, asked->header.id, OB_RAW_DMA_READ, NULL),
+    memcpy(payload, &dma, sizeof(dma));
+    send_with_header(j, (struct ob_raw_header){ asked.id, OB_RAW_DMA_READ, sizeof(payload) + 16, 0, 0 }, payload,
+                     sizeof(payload));
+    device_copy_answer(j);
+    want_refused(j, ob_raw_reply(&j->raw, asked.id, OB_RAW_DMA_READ, NULL),
                  "a command DMA_READ with the id of the server's");
     copied(j, guest);
 }
@@ -52,21 +53,20 @@ static void check_ids_apart_same_command(struct judge *j)
 static void check_flags(struct judge *j)
 {
     struct guest_memory *guest;
-    struct ob_raw_message *asked = asks(j, &guest);
+    const struct ob_raw_header asked = asks(j, &guest);
 
-    want(j, (asked->header.flags & ~OB_RAW_NO_REPLY) == 0, "DMA_READ with flags %#x, wanted none", asked->header.flags);
-    device_copy_answer(j, asked);
+    want(j, (asked.flags & ~OB_RAW_NO_REPLY) == 0, "DMA_READ with flags %#x, wanted none", asked.flags);
+    device_copy_answer(j);
     copied(j, guest);
 }
 
 static void check_error_field(struct judge *j)
 {
     struct guest_memory *guest;
-    struct ob_raw_message *asked = asks(j, &guest);
+    const struct ob_raw_header asked = asks(j, &guest);
 
-    want(j, asked->header.error == 0, "DMA_READ with %u in the error field of its header, wanted 0",
-         asked->header.error);
-    device_copy_answer(j, asked);
+    want(j, asked.error == 0, "DMA_READ with %u in the error field of its header, wanted 0", asked.error);
+    device_copy_answer(j);
     copied(j, guest);
 }
 

@@ -13,7 +13,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../target.h"
 #include "../transcript.h"
 
 const char judge_capabilities[] =
@@ -276,7 +275,7 @@ static void use_connection(struct judge *j, struct ob_raw *raw, int fd)
     raw->trace_ctx = j->transcript;
 }
 
-struct ob_raw *judge_second(struct judge *j)
+struct ob_raw *judge_beside(struct judge *j)
 {
     struct ob_raw *raw = judge_alloc(j, sizeof(*raw));
     int fd;
@@ -310,6 +309,52 @@ void judge_reconnect(struct judge *j)
 {
     judge_reconnect_bare(j);
     want_ok(j, judge_version(j, 0, 0, judge_capabilities, NULL), "VERSION");
+}
+
+void judge_restart(struct judge *j)
+{
+    ob_raw_close(&j->raw);
+    target_stop(j->target);
+    judge_reconnect(j);
+}
+
+/* A queue that is empty ends in the structure itself. */
+static void move(struct ob_raw *to, const struct ob_raw *from)
+{
+    *to = *from;
+    if (to->queue == NULL)
+        to->queue_tail = &to->queue;
+}
+
+static void swap_processes(struct judge *j)
+{
+    struct ob_raw now = j->raw;
+
+    move(&j->raw, &j->aside);
+    move(&j->aside, &now);
+    j->target = j->target == j->first ? &j->second : j->first;
+}
+
+void judge_second(struct judge *j)
+{
+    int err;
+
+    if (j->target == &j->second)
+        return;
+    if (j->second.command == NULL) {
+        err = target_again(&j->second, j->first);
+        want(j, err == 0, "the judge cannot start the server a second time: %s", strerror(-err));
+        ob_raw_init(&j->aside, -1);
+    }
+    swap_processes(j);
+    if (j->raw.fd < 0)
+        judge_reconnect(j);
+}
+
+void judge_first(struct judge *j)
+{
+    if (j->target == &j->second)
+        swap_processes(j);
 }
 
 int judge_version(struct judge *j, uint16_t major, uint16_t minor, const char *json, struct ob_raw_message **reply)
@@ -558,16 +603,18 @@ static const struct {
     { NEED_NEXT, "the server's process serves one client" },
 };
 
-/* Adds that to what is said of the check. */
-static void server_died(struct judge *j, const char *when)
+static void note_death(struct judge *j, struct target *target, const char *who)
 {
     size_t used = strlen(j->text);
 
-    snprintf(j->text + used, sizeof(j->text) - used, "%sthe server died%s (%s %d)", used > 0 ? "; " : "", when,
-             WIFSIGNALED(j->target->status) ? "signal" : "status",
-             WIFSIGNALED(j->target->status) ? WTERMSIG(j->target->status) : WEXITSTATUS(j->target->status));
+    if (!target_died(target))
+        return;
+    snprintf(j->text + used, sizeof(j->text) - used, "%s%s died (%s %d)", used > 0 ? "; " : "", who,
+             WIFSIGNALED(target->status) ? "signal" : "status",
+             WIFSIGNALED(target->status) ? WTERMSIG(target->status) : WEXITSTATUS(target->status));
     j->verdict = FAILED;
-    target_start(j->target); /* an error comes again when it is connected to */
+    if (target == j->first)
+        target_start(target); /* an error comes again when it is connected to */
 }
 
 static void run(struct judge *j)
@@ -579,7 +626,7 @@ static void run(struct judge *j)
             judge_skip(j, "%s", needs[i].what);
     }
     if (target_died(j->target)) {
-        server_died(j, " after the check before, and this was not tried");
+        note_death(j, j->target, "this was not tried: before it, the server");
         return;
     }
     if (j->check->needs & CHECK_BARE)
@@ -601,10 +648,14 @@ enum verdict judge_run(struct judge *j, const struct check *check)
     transcript_clear(j->transcript);
     if (setjmp(j->out) == 0)
         run(j);
+    judge_first(j);
     ob_raw_close(&j->raw);
+    ob_raw_close(&j->aside);
     release_all(j);
-    if (j->verdict != SKIPPED && target_died(j->target))
-        server_died(j, "");
+    note_death(j, &j->second, "the second server");
+    target_free(&j->second);
+    if (j->verdict != SKIPPED)
+        note_death(j, j->first, "the server");
     return (enum verdict)j->verdict;
 }
 
@@ -615,8 +666,11 @@ void judge_transcript(struct judge *j, FILE *to, const char *indent)
 
 int judge_init(struct judge *j, struct target *target, int timeout_ms)
 {
-    *j = (struct judge){ .target = target, .timeout_ms = timeout_ms, .transcript = transcript_new() };
+    *j = (struct judge){
+        .target = target, .first = target, .second.pid = -1, .timeout_ms = timeout_ms, .transcript = transcript_new()
+    };
     ob_raw_init(&j->raw, -1);
+    ob_raw_init(&j->aside, -1);
     return j->transcript == NULL ? -ENOMEM : 0;
 }
 

@@ -4,8 +4,6 @@
 #include <dirent.h>
 #include <time.h>
 
-#include "../target.h"
-
 static FILE *open_proc(struct judge *j, const char *name)
 {
     char path[64];

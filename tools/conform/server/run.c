@@ -4,7 +4,6 @@
 
 #include "../clauses.h"
 #include "../options.h"
-#include "../target.h"
 #include "check.h"
 
 static const struct check survey_check = {

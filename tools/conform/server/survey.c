@@ -49,8 +49,8 @@ static void survey_capabilities(struct judge *j, struct region_facts *r, const s
 {
     uint32_t at = field32(j, m, 12);
 
-    for (unsigned turns = 0; at >= 32 && at + 16 <= m->size && turns < 16; turns++) {
-        if (field16(j, m, at) == VFIO_REGION_INFO_CAP_SPARSE_MMAP && at + 32 <= m->size) {
+    for (unsigned turns = 0; at >= 32 && m->size >= 16 && at <= m->size - 16 && turns < 16; turns++) {
+        if (field16(j, m, at) == VFIO_REGION_INFO_CAP_SPARSE_MMAP && m->size - at >= 32) {
             r->areas = field32(j, m, at + 8);
             r->area_offset = field64(j, m, at + 16);
             r->area_size = field64(j, m, at + 24);
