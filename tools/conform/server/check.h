@@ -184,6 +184,7 @@ uint64_t field64(struct judge *j, const struct ob_raw_message *m, size_t offset)
 
 /* --- What is released with the check ------------------------------------------------------------------------------ */
 
+int judge_hold(struct judge *j, int fd, const char *what); /* a new one; negative: ends the check, with errno */
 int judge_memfd(struct judge *j, uint64_t size);
 int judge_eventfd(struct judge *j);
 int judge_file(struct judge *j, const char *path); /* opened for reading */

@@ -78,7 +78,7 @@ static void release_all(struct judge *j)
     }
 }
 
-static int hold_fd(struct judge *j, int fd, const char *what)
+int judge_hold(struct judge *j, int fd, const char *what)
 {
     if (fd < 0)
         judge_fail(j, "the judge has no %s: %s", what, strerror(errno));
@@ -88,7 +88,7 @@ static int hold_fd(struct judge *j, int fd, const char *what)
 
 int judge_memfd(struct judge *j, uint64_t size)
 {
-    int fd = hold_fd(j, memfd_create("conform", MFD_CLOEXEC), "memfd");
+    int fd = judge_hold(j, memfd_create("conform", MFD_CLOEXEC), "memfd");
 
     if (ftruncate(fd, (off_t)size) != 0)
         judge_fail(j, "the judge has no memory: %s", strerror(errno));
@@ -97,42 +97,12 @@ int judge_memfd(struct judge *j, uint64_t size)
 
 int judge_eventfd(struct judge *j)
 {
-    return hold_fd(j, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd");
+    return judge_hold(j, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd");
 }
 
 int judge_file(struct judge *j, const char *path)
 {
-    return hold_fd(j, open(path, O_RDONLY | O_CLOEXEC), path);
-}
-
-/* Only a file's sole opener gets a lease for writing; that does not count for memfds. */
-int judge_watched_file(struct judge *j, uint64_t size, int *watch)
-{
-    const char *tmp = getenv("TMPDIR");
-    int fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    char path[64];
-
-    if (fd < 0)
-        fd = open(tmp != NULL && *tmp != '\0' ? tmp : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    hold_fd(j, fd, "file");
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    *watch = hold_fd(j, open(path, O_RDWR | O_CLOEXEC), path);
-    if (ftruncate(fd, (off_t)size) != 0)
-        judge_fail(j, "the judge has no space for a file: %s", strerror(errno));
-    if (fcntl(*watch, F_SETLEASE, F_WRLCK) == 0 || errno != EAGAIN)
-        judge_skip(j, "this system does not tell whether a file is open elsewhere");
-    return fd;
-}
-
-void want_released(struct judge *j, int watch, const char *what)
-{
-    /* Nothing tells when a file is closed elsewhere. */
-    for (int waited = 0; fcntl(watch, F_SETLEASE, F_WRLCK) != 0; waited++) {
-        want(j, waited < j->timeout_ms, "%s: the server still has the file open or mapped after %d ms", what,
-             j->timeout_ms);
-        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
-    }
-    fcntl(watch, F_SETLEASE, F_UNLCK);
+    return judge_hold(j, open(path, O_RDONLY | O_CLOEXEC), path);
 }
 
 void judge_pair(struct judge *j, int *mine, int *theirs)
@@ -141,8 +111,8 @@ void judge_pair(struct judge *j, int *mine, int *theirs)
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
         judge_fail(j, "the judge has no sockets: %s", strerror(errno));
-    *mine = hold_fd(j, pair[0], "socket");
-    *theirs = hold_fd(j, pair[1], "socket");
+    *mine = judge_hold(j, pair[0], "socket");
+    *theirs = judge_hold(j, pair[1], "socket");
 }
 
 void judge_give(struct judge *j, int fd)

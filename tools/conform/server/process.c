@@ -1,8 +1,12 @@
-/* process.c: what the server's process uses, if it is ours: memory, descriptors, processor time. */
+/* process.c: what the server's process uses, if it is ours: memory, descriptors, processor time; and files that
+ * anybody's server has open. */
 #include "check.h"
 
 #include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 static FILE *open_proc(struct judge *j, const char *name)
 {
@@ -117,4 +121,36 @@ void want_rest(struct judge *j, const char *what)
 {
     want(j, server_rests(j, j->timeout_ms), "%s: the server's process uses processor time for %d ms on end", what,
          j->timeout_ms);
+}
+
+/* --- Files ------------------------------------------------------------------------------------------------------- */
+
+/* Only a file's sole opener gets a lease for writing; that does not count for memfds. */
+int judge_watched_file(struct judge *j, uint64_t size, int *watch)
+{
+    const char *tmp = getenv("TMPDIR");
+    int fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    char path[64];
+
+    if (fd < 0)
+        fd = open(tmp != NULL && *tmp != '\0' ? tmp : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    judge_hold(j, fd, "file");
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    *watch = judge_hold(j, open(path, O_RDWR | O_CLOEXEC), path);
+    if (ftruncate(fd, (off_t)size) != 0)
+        judge_fail(j, "the judge has no space for a file: %s", strerror(errno));
+    if (fcntl(*watch, F_SETLEASE, F_WRLCK) == 0 || errno != EAGAIN)
+        judge_skip(j, "this system does not tell whether a file is open elsewhere");
+    return fd;
+}
+
+void want_released(struct judge *j, int watch, const char *what)
+{
+    /* Nothing tells when a file is closed elsewhere. */
+    for (int waited = 0; fcntl(watch, F_SETLEASE, F_WRLCK) != 0; waited++) {
+        want(j, waited < j->timeout_ms, "%s: the server still has the file open or mapped after %d ms", what,
+             j->timeout_ms);
+        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+    }
+    fcntl(watch, F_SETLEASE, F_UNLCK);
 }
