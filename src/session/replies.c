@@ -81,6 +81,13 @@ const struct ob_message *ob_session_asked(struct ob_session *s, const struct ob_
     return NULL;
 }
 
+void ob_session_forget(struct ob_session *s, uint16_t id)
+{
+    for (int i = 0; i < OB_SESSION_MAX_ASKED; i++)
+        if (s->asked[i].request.header.id == id)
+            s->asked[i].used = false;
+}
+
 static struct ob_asked *free_asked(struct ob_session *s)
 {
     for (int i = 0; i < OB_SESSION_MAX_ASKED; i++)

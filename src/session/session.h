@@ -113,6 +113,8 @@ void ob_session_complete(struct ob_session *s, int err);
 /* Sends a request of ours (DMA_READ, DMA_WRITE); its id is chosen here and returned. -EAGAIN: not now, ask again after
  * ob_session_advance() or an answer; -ENOTCONN. Commits. */
 int ob_session_request(struct ob_session *s, struct ob_message *m);
+/* Nobody waits for the reply to that request of ours any more: it is thrown away when it comes. */
+void ob_session_forget(struct ob_session *s, uint16_t id);
 
 /* Whether VERSION is agreed upon, so that the journal's `peer` says what the client offered. */
 static inline bool ob_session_negotiated(const struct ob_session *s)

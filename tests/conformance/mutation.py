@@ -25,6 +25,7 @@ class Mutation:
     transform: Callable
     caught_by: tuple  # names of checks, each of which fails because of it
     server: str  # the device behind the proxy: testdev, or one that `outboard serve` has; ",KEY=VALUE..." are options
+    timeout: int = 3000  # of the judge, ms: short where a check waits for what never comes
 
     def apply(self, connection, message):
         if not self.touches(message):
@@ -36,12 +37,12 @@ ROWS = {}
 VARIANTS = {}
 
 
-def row(name, touches, transform, *caught_by, server="testdev"):
+def row(name, touches, transform, *caught_by, server="testdev", timeout=3000):
     if name in ROWS:
         raise ValueError(f"two rows are called {name}")
     if not caught_by:
         raise ValueError(f"{name}: no check is named")
-    ROWS[name] = Mutation(name, touches, transform, caught_by, server)
+    ROWS[name] = Mutation(name, touches, transform, caught_by, server, timeout)
 
 
 def variant(name, touches, transform, *checks, server="testdev"):

@@ -26,17 +26,17 @@ TESTDEV = sys.argv[2]
 PATTERNS = sys.argv[3:]
 
 
-def judge(server, name, checks):
+def judge(server, name, checks, timeout=3000):
     """{check: "ok", "not ok" or "skip"} for the survey and those checks of a server, through the proxy."""
     proxy = [sys.executable, str(HERE / "proxy.py"), "--socket-path", "{socket}"]
     if name:
         proxy += ["--mutation", name]
     device, _, options = server.partition(",")
-    if device == "testdev": # with memory for the largest transfer
+    if device == "testdev":  # with memory for the largest transfer
         proxy += ["--", TESTDEV, "-o", "bar2_size=2m" + (options and "," + options)]
     else:
         proxy += ["--", OUTBOARD, "serve", server]
-    command = [OUTBOARD, "conform", "--spawn", " ".join(proxy), "--timeout", "3000", "--strict"]
+    command = [OUTBOARD, "conform", "--spawn", " ".join(proxy), "--strict", "--timeout", str(timeout)]
     for check in checks:
         command += ["--check", check]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -61,7 +61,8 @@ def permitted(variant):
 
 
 def caught(row):
-    results, text = judge(row.server, row.name, [check for check in row.caught_by if check != "survey"] or ["none"])
+    checks = [check for check in row.caught_by if check != "survey"] or ["none"]
+    results, text = judge(row.server, row.name, checks, row.timeout)
     missed = [check for check in row.caught_by if results.get(check) != "not ok"]
     if "Traceback" in text:
         return ["the row is wrong", text]

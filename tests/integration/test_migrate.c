@@ -264,7 +264,7 @@ static int far_serve(void *ctx, bool write, uint64_t address, uint64_t count, vo
     struct far *far = ctx;
 
     if (far->hold)
-        return OB_RAW_HOLD;
+        return OB_RAW_LATER;
     assert_true(address >= DATA && address - DATA + count <= sizeof(far->memory));
     if (write)
         memcpy(far->memory + (address - DATA), data, count);
@@ -296,7 +296,7 @@ static void test_stop_in_copy(void **state)
         ob_ok(ob_raw_serve_dma(raw, raw->dma_served + 1));
         ob_ok(mig_set_state(raw, MIG_STOP));
         far.hold = false;
-        ob_ok(ob_raw_answer_held(raw));
+        ob_ok(ob_raw_answer_later(raw));
         ob_ok(mig_set_state(raw, MIG_RUNNING));
         ob_wait_register(raw, TD_BAR, TD_RING_DONE, UINT32_MAX, i + 1);
         assert_int_equal(rig.ring[i].status, TD_DONE);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define MAX_WORDS 128
+#define START_MS  10000
 
 void target_socket(struct target *target, const char *path)
 {
@@ -156,6 +157,9 @@ int target_connect(struct target *target, int timeout_ms)
     fd = target_start(target);
     if (fd < 0)
         return fd;
+    /* To start may take longer than an answer does. */
+    if (target->pid > 0 && !target->served && timeout_ms < START_MS)
+        timeout_ms = START_MS;
     /* Nothing tells when somebody else's program begins to listen. */
     for (int waited = 0;; waited++) {
         fd = connect_once(target->path);

@@ -26,6 +26,7 @@
 #include "../target.h"
 
 struct exerciser;
+struct guest;
 struct judge;
 
 /* What the server has to have; a check is skipped, with the reason, if something is missing. */
@@ -93,14 +94,16 @@ struct judge {
     struct target *target; /* the process that `raw` is connected to */
     int timeout_ms;
     uint16_t scratch; /* private to scratch.c */
-    /* private to the exercisers */
+    /* private to the exercisers, and what they need */
     bool copying;
     uint64_t copy_to;
     uint32_t copy_len, copies;
     void *copy_ring;
+    struct guest *guest; /* guest.h */
     /* private to judge.c */
     const struct check *check;
     jmp_buf out;
+    bool may_close;
     int verdict; /* enum verdict */
     char text[600];
     struct transcript *transcript;
@@ -113,6 +116,9 @@ struct judge {
 
 void judge_fail(struct judge *j, const char *format, ...) __attribute__((noreturn, format(printf, 2, 3)));
 void judge_skip(struct judge *j, const char *format, ...) __attribute__((noreturn, format(printf, 2, 3)));
+
+/* From now on the server may end the connection: that ends the check too, well if the server takes the next one. */
+void judge_may_close(struct judge *j);
 
 /* Ends the check unless the condition holds. The text says what was wanted and what is. */
 #define want(j, condition, ...)         \
@@ -177,6 +183,8 @@ void send_with_header(struct judge *j, struct ob_raw_header header, const void *
 void wait_taken(struct judge *j);
 /* The next message, which the judge frees. */
 struct ob_raw_message *receive(struct judge *j, const char *what);
+/* The judge frees that message. */
+struct ob_raw_message *judge_keep(struct judge *j, struct ob_raw_message *m);
 /* Reads a field of a message's payload; ends the check if it is not there. */
 uint16_t field16(struct judge *j, const struct ob_raw_message *m, size_t offset);
 uint32_t field32(struct judge *j, const struct ob_raw_message *m, size_t offset);
@@ -187,7 +195,7 @@ uint64_t field64(struct judge *j, const struct ob_raw_message *m, size_t offset)
 int judge_hold(struct judge *j, int fd, const char *what); /* a new one; negative: ends the check, with errno */
 int judge_memfd(struct judge *j, uint64_t size);
 int judge_eventfd(struct judge *j);
-int judge_file(struct judge *j, const char *path); /* opened for reading */
+int judge_open_file(struct judge *j, const char *path, int flags);
 /* A file without a name, of which it can be told whether the server has it open or mapped: want_released() with
  * *watch, once judge_give() has closed the judge's own descriptor. */
 int judge_watched_file(struct judge *j, uint64_t size, int *watch);

@@ -8,13 +8,19 @@
     X(connection_end)   \
     X(connection_fds)   \
     X(connection_load)  \
+    X(dma)              \
+    X(dma_replies)      \
     X(feature)          \
     X(header)           \
     X(header_dma)       \
     X(header_sizes)     \
     X(info)             \
     X(io_fds)           \
+    X(log)              \
+    X(log_pages)        \
+    X(log_reports)      \
     X(map)              \
+    X(map_memory)       \
     X(mig_data)         \
     X(mig_data_hostile) \
     X(migration)        \
@@ -27,6 +33,8 @@
     X(region)           \
     X(region_caps)      \
     X(region_memory)    \
+    X(unmap)            \
+    X(unmap_memory)     \
     X(version)          \
     X(version_first)    \
     X(version_json)     \

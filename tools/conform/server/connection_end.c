@@ -1,5 +1,5 @@
 /* connection_end.c: VU-CON: what ends with the connection, and what stays for the next client. */
-#include "exerciser.h"
+#include "guest.h"
 #include "scratch.h"
 
 #include <sys/socket.h>
@@ -44,13 +44,19 @@ static void end_of_files(struct judge *j)
 /* The device has been there. */
 static void end_of_used_file(struct judge *j)
 {
-    const uint64_t page = j->facts.page, at = 0x100000;
-    int watch, fd = judge_watched_file(j, 2 * page, &watch);
+    const uint64_t page = j->facts.page;
+    const struct guest_map from = { .address = GUEST_FROM, .size = page, .prot = GUEST_BOTH };
+    const struct guest_map to = { .address = GUEST_TO, .size = page, .prot = GUEST_BOTH };
+    struct guest_map file = { 0 };
+    int watch;
 
+    file.fd = judge_watched_file(j, 2 * page, &watch);
+    file.bytes = judge_mmap(j, watch, 2 * page, 0, 3);
     device_on(j, true);
-    want_ok(j, map(j, at, 2 * page, 3, fd, 0), "DMA_MAP of a file");
-    judge_give(j, fd);
-    want(j, device_copy(j, at, at + page, 64) == 0, "the device failed to copy");
+    guest_map_part(j, &file, 0, &from, true);
+    guest_map_part(j, &file, page, &to, true);
+    judge_give(j, file.fd);
+    transfer_ok(j, GUEST_FROM, GUEST_TO, GUEST_LEN, "from one page of a file to the other");
     judge_reconnect(j);
     want_released(j, watch, "a file that the device has copied in, after the client disconnected");
 }

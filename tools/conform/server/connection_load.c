@@ -1,6 +1,6 @@
 /* connection_load.c: VU-CON: clients that stop, do not read, come beside another, or send nonsense; and the server's
  * own commands among the client's. */
-#include "exerciser.h"
+#include "guest.h"
 #include "scratch.h"
 
 #include <poll.h>
@@ -14,53 +14,58 @@ static const uint32_t get_info[4] = { 16 };
 
 /* --- The server waits for a reply of its own --------------------------------------------------------------------- */
 
-#define FROM UINT64_C(0x100000)
-#define LEN  64u
+#define FILL 0xa7
 
 /* The device's DMA_READ waits for its reply. */
-static void asks(struct judge *j, struct guest_memory **guest)
+static struct ob_raw_message *asks(struct judge *j, struct guest_pair *pair)
 {
-    device_on(j, true);
-    *guest = guest_memory(j, FROM, 2 * j->facts.page);
-    memset((*guest)->bytes, 0xa7, LEN);
-    device_copy_asks(j, *guest, FROM + j->facts.page, LEN);
+    *pair = guest_pair(j, false);
+    j->guest->later = GUEST_READ;
+    device_copy_begin(j, GUEST_FROM, GUEST_TO, GUEST_LEN);
+    return guest_asked(j, OB_RAW_DMA_READ);
 }
 
-static void copied(struct judge *j, const struct guest_memory *guest)
+static void answer(struct judge *j, const struct ob_raw_message *asked)
+{
+    j->guest->later = 0;
+    guest_answer_well(j, asked, FILL);
+}
+
+static void copied(struct judge *j, const struct guest_pair *pair)
 {
     int error = device_copy_end(j);
 
-    want(j, error == 0 && memcmp(guest->bytes, guest->bytes + j->facts.page, LEN) == 0,
+    guest_judged(j);
+    want(j, error == 0 && guest_all(pair->to->bytes, GUEST_LEN, FILL),
          "the device's copy, during which there were other commands, failed (%s)", strerror(error));
 }
 
 static void commands_kept(struct judge *j)
 {
-    struct guest_memory *guest;
-    uint16_t first;
+    struct guest_pair pair;
+    const struct ob_raw_message *asked = asks(j, &pair);
+    const uint16_t first = j->raw.next_id;
 
-    asks(j, &guest);
-    first = j->raw.next_id;
     for (unsigned i = 0; i < 20; i++)
         send_command(j, OB_RAW_GET_INFO, 0, get_info, sizeof(get_info));
-    device_copy_answer(j);
+    answer(j, asked);
     for (unsigned i = 0; i < 20; i++)
         want_ok(j, ob_raw_reply(&j->raw, (uint16_t)(first + i), OB_RAW_GET_INFO, NULL),
                 "GET_INFO that came while the server waited for a reply");
-    copied(j, guest);
+    copied(j, &pair);
 }
 
 static void commands_executed(struct judge *j)
 {
-    struct guest_memory *guest;
+    struct guest_pair pair;
+    const struct ob_raw_message *asked = asks(j, &pair);
 
-    asks(j, &guest);
     want_alive(j, "GET_INFO while the server waits for a reply");
     config_read(j, 0, 4);
     want_ok(j, map(j, BASE, j->facts.page, 3, -1, 0), "DMA_MAP while the server waits for a reply");
     want_ok(j, unmap(j, BASE, j->facts.page), "DMA_UNMAP while the server waits for a reply");
-    device_copy_answer(j);
-    copied(j, guest);
+    answer(j, asked);
+    copied(j, &pair);
 }
 
 /* --- Clients that stop ------------------------------------------------------------------------------------------- */

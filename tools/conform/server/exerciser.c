@@ -3,8 +3,6 @@
 
 #include <time.h>
 
-#include "../transcript.h"
-
 extern const struct exerciser exerciser_edu, exerciser_serial, exerciser_testdev;
 
 static const struct exerciser *const known[] = { &exerciser_edu, &exerciser_serial, &exerciser_testdev };
@@ -136,54 +134,6 @@ int device_copy(struct judge *j, uint64_t from, uint64_t to, uint32_t len)
 {
     device_copy_begin(j, from, to, len);
     return device_copy_end(j);
-}
-
-static int serve_memory(void *ctx, bool write, uint64_t address, uint64_t count, void *data)
-{
-    struct guest_memory *guest = ctx;
-
-    if (guest->hold)
-        return OB_RAW_HOLD;
-    if (count > guest->size || address < guest->address || address - guest->address > guest->size - count)
-        return EFAULT;
-    if (write)
-        memcpy(guest->bytes + (address - guest->address), data, count);
-    else
-        memcpy(data, guest->bytes + (address - guest->address), count);
-    guest->reads += !write;
-    guest->writes += write;
-    if (write && count > guest->largest_write)
-        guest->largest_write = count;
-    if (!write && count > guest->largest_read)
-        guest->largest_read = count;
-    return 0;
-}
-
-struct guest_memory *guest_memory(struct judge *j, uint64_t address, uint64_t size)
-{
-    struct guest_memory *guest = judge_alloc(j, sizeof(*guest));
-
-    *guest = (struct guest_memory){ .address = address, .size = size, .bytes = judge_alloc(j, size) };
-    want_ok(j, map(j, address, size, 3, -1, 0), "DMA_MAP without a descriptor");
-    j->raw.dma = serve_memory;
-    j->raw.dma_ctx = guest;
-    return guest;
-}
-
-struct ob_raw_header device_copy_asks(struct judge *j, struct guest_memory *guest, uint64_t to, uint32_t len)
-{
-    guest->hold = true;
-    device_copy_begin(j, guest->address, to, len);
-    got(j, ob_raw_serve_dma(&j->raw, 1), "the device's DMA_READ");
-    guest->hold = false;
-    want(j, j->raw.held->header.command == OB_RAW_DMA_READ, "the device was told to copy, and %s came first",
-         command_name(j->raw.held->header.command));
-    return j->raw.held->header;
-}
-
-void device_copy_answer(struct judge *j)
-{
-    got(j, ob_raw_answer_held(&j->raw), "the reply to DMA_READ");
 }
 
 uint64_t bar_read(struct judge *j, uint32_t bar, uint64_t offset, uint32_t width)

@@ -22,6 +22,7 @@ struct exerciser {
     uint16_t vendor, device;
     uint32_t irqs;     /* bit n: raise() works with VFIO_PCI_*_IRQ_INDEX n */
     uint32_t max_copy; /* bytes; 0: no DMA */
+    bool tells;        /* whether a copy failed */
     /* The condition of a vector (INTx: 0) becomes true, or false; both may be repeated. */
     void (*raise)(struct judge *j, uint32_t index, unsigned vector);
     void (*lower)(struct judge *j, uint32_t index, unsigned vector);
@@ -69,22 +70,6 @@ int device_copy(struct judge *j, uint64_t from, uint64_t to, uint32_t len);
 /* The same in two steps. */
 void device_copy_begin(struct judge *j, uint64_t from, uint64_t to, uint32_t len);
 int device_copy_end(struct judge *j);
-
-/* Guest memory that was mapped without a descriptor, so that the device reaches it by messages. */
-struct guest_memory {
-    uint64_t address, size;
-    uint8_t *bytes;
-    bool hold;              /* commands are kept, and answered by ob_raw_answer_held() */
-    unsigned reads, writes; /* commands served */
-    uint64_t largest_read, largest_write;
-};
-
-/* Maps some and serves it from now on. */
-struct guest_memory *guest_memory(struct judge *j, uint64_t address, uint64_t size);
-/* Begins a copy from there, and returns the header of the device's DMA_READ, which has no answer before
- * device_copy_answer(). */
-struct ob_raw_header device_copy_asks(struct judge *j, struct guest_memory *guest, uint64_t to, uint32_t len);
-void device_copy_answer(struct judge *j);
 
 /* Registers: an access of `width` bytes that succeeds. */
 uint64_t bar_read(struct judge *j, uint32_t bar, uint64_t offset, uint32_t width);

@@ -32,11 +32,13 @@ static void testdev_lower(struct judge *j, uint32_t index, unsigned vector)
 
 static void testdev_begin(struct judge *j)
 {
-    int fd = judge_memfd(j, EXERCISER_SIZE);
+    if (j->copy_ring == NULL) { /* else it is still mapped, from before a reset */
+        int fd = judge_memfd(j, EXERCISER_SIZE);
 
-    j->copy_ring = judge_mmap(j, fd, EXERCISER_SIZE, 0, 3);
+        want_ok(j, map(j, EXERCISER_IOVA, EXERCISER_SIZE, 3, fd, 0), "DMA_MAP of the device's ring");
+        j->copy_ring = judge_mmap(j, fd, EXERCISER_SIZE, 0, 3);
+    }
     j->copies = 0;
-    want_ok(j, map(j, EXERCISER_IOVA, EXERCISER_SIZE, 3, fd, 0), "DMA_MAP of the device's ring");
     bar_write(j, 0, RING_ADDR, 8, EXERCISER_IOVA);
     bar_write(j, 0, RING_SIZE, 4, 256);
     bar_write(j, 0, RING_CTRL, 4, 1);
@@ -110,6 +112,7 @@ const struct exerciser exerciser_testdev = {
     .device = 0x7e57,
     .irqs = 1u << VFIO_PCI_MSIX_IRQ_INDEX,
     .max_copy = 65536,
+    .tells = true,
     .raise = testdev_raise,
     .lower = testdev_lower,
     .copy = testdev_copy,

@@ -1,73 +1,76 @@
 /* header_dma.c: VU-HDR: the headers of the server's own commands, and ids of both directions. */
-#include "exerciser.h"
+#include "guest.h"
 
-#define FROM UINT64_C(0x100000)
-#define LEN  64u
+#define FILL 0x5a
 
 static const uint32_t get_info[4] = { 16 };
 
 /* A DMA_READ of the device's that waits for its reply. */
-static struct ob_raw_header asks(struct judge *j, struct guest_memory **guest)
+static struct ob_raw_message *asks(struct judge *j, struct guest_pair *pair)
 {
-    device_on(j, true);
-    *guest = guest_memory(j, FROM, 2 * j->facts.page);
-    memset((*guest)->bytes, 0x5a, LEN);
-    return device_copy_asks(j, *guest, FROM + j->facts.page, LEN);
+    *pair = guest_pair(j, false);
+    j->guest->later = GUEST_READ;
+    device_copy_begin(j, GUEST_FROM, GUEST_TO, GUEST_LEN);
+    return guest_asked(j, OB_RAW_DMA_READ);
 }
 
-static void copied(struct judge *j, const struct guest_memory *guest)
+/* It gets one. */
+static void answer(struct judge *j, const struct ob_raw_message *asked)
+{
+    j->guest->later = 0;
+    guest_answer_well(j, asked, FILL);
+}
+
+static void copied(struct judge *j, const struct guest_pair *pair)
 {
     int error = device_copy_end(j);
 
-    want(j, error == 0 && memcmp(guest->bytes, guest->bytes + j->facts.page, LEN) == 0,
+    guest_judged(j);
+    want(j, error == 0 && guest_all(pair->to->bytes, GUEST_LEN, FILL),
          "the device's copy failed (%s), after a command with the id of its DMA_READ", strerror(error));
 }
 
 static void check_ids_apart(struct judge *j)
 {
-    struct guest_memory *guest;
-    const struct ob_raw_header asked = asks(j, &guest);
+    struct guest_pair pair;
+    const struct ob_raw_message *asked = asks(j, &pair);
 
-    send_with_header(j, (struct ob_raw_header){ asked.id, OB_RAW_GET_INFO, 32, 0, 0 }, get_info, 16);
-    device_copy_answer(j);
-    want_ok(j, ob_raw_reply(&j->raw, asked.id, OB_RAW_GET_INFO, NULL), "GET_INFO with the id of a DMA_READ");
-    copied(j, guest);
+    send_with_header(j, (struct ob_raw_header){ asked->header.id, OB_RAW_GET_INFO, 32, 0, 0 }, get_info, 16);
+    answer(j, asked);
+    want_ok(j, ob_raw_reply(&j->raw, asked->header.id, OB_RAW_GET_INFO, NULL), "GET_INFO with the id of a DMA_READ");
+    copied(j, &pair);
 }
 
 static void check_ids_apart_same_command(struct judge *j)
 {
-    struct guest_memory *guest;
-    const struct ob_raw_header asked = asks(j, &guest);
-    const struct ob_raw_dma dma = { FROM, LEN };
-    uint8_t payload[sizeof(dma) + LEN] = { 0 };
+    struct guest_pair pair;
+    const struct ob_raw_message *asked = asks(j, &pair);
+    const struct ob_raw_dma range = guest_range(j, asked);
+    uint8_t payload[sizeof(range) + GUEST_LEN] = { 0 };
 
-    memcpy(payload, &dma, sizeof(dma));
-    send_with_header(j, (struct ob_raw_header){ asked.id, OB_RAW_DMA_READ, sizeof(payload) + 16, 0, 0 }, payload,
-                     sizeof(payload));
-    device_copy_answer(j);
-    want_refused(j, ob_raw_reply(&j->raw, asked.id, OB_RAW_DMA_READ, NULL),
+    memcpy(payload, &range, sizeof(range));
+    send_with_header(j, (struct ob_raw_header){ asked->header.id, OB_RAW_DMA_READ, 16 + sizeof(payload), 0, 0 },
+                     payload, sizeof(payload));
+    answer(j, asked);
+    want_refused(j, ob_raw_reply(&j->raw, asked->header.id, OB_RAW_DMA_READ, NULL),
                  "a command DMA_READ with the id of the server's");
-    copied(j, guest);
+    copied(j, &pair);
 }
 
 static void check_flags(struct judge *j)
 {
-    struct guest_memory *guest;
-    const struct ob_raw_header asked = asks(j, &guest);
+    struct guest_pair pair;
+    const uint32_t flags = asks(j, &pair)->header.flags;
 
-    want(j, (asked.flags & ~OB_RAW_NO_REPLY) == 0, "DMA_READ with flags %#x, wanted none", asked.flags);
-    device_copy_answer(j);
-    copied(j, guest);
+    want(j, (flags & ~OB_RAW_NO_REPLY) == 0, "DMA_READ with flags %#x, wanted none", flags);
 }
 
 static void check_error_field(struct judge *j)
 {
-    struct guest_memory *guest;
-    const struct ob_raw_header asked = asks(j, &guest);
+    struct guest_pair pair;
+    const uint32_t error = asks(j, &pair)->header.error;
 
-    want(j, asked.error == 0, "DMA_READ with %u in the error field of its header, wanted 0", asked.error);
-    device_copy_answer(j);
-    copied(j, guest);
+    want(j, error == 0, "DMA_READ with %u in the error field of its header, wanted 0", error);
 }
 
 const struct check server_header_dma_checks[] = {

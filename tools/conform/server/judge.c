@@ -100,9 +100,9 @@ int judge_eventfd(struct judge *j)
     return judge_hold(j, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd");
 }
 
-int judge_file(struct judge *j, const char *path)
+int judge_open_file(struct judge *j, const char *path, int flags)
 {
-    return judge_hold(j, open(path, O_RDONLY | O_CLOEXEC), path);
+    return judge_hold(j, open(path, flags | O_CLOEXEC), path);
 }
 
 void judge_pair(struct judge *j, int *mine, int *theirs)
@@ -149,7 +149,7 @@ void *judge_alloc(struct judge *j, size_t size)
     return h->memory;
 }
 
-static struct ob_raw_message *hold_message(struct judge *j, struct ob_raw_message *m)
+struct ob_raw_message *judge_keep(struct judge *j, struct ob_raw_message *m)
 {
     hold(j, HELD_MESSAGE)->memory = m;
     return m;
@@ -181,10 +181,20 @@ void judge_skip(struct judge *j, const char *format, ...)
     longjmp(j->out, 1);
 }
 
+void judge_may_close(struct judge *j)
+{
+    j->may_close = true;
+}
+
 /* --- Results ----------------------------------------------------------------------------------------------------- */
 
 int got(struct judge *j, int result, const char *what)
 {
+    if (result == -ENOTCONN && j->may_close) {
+        j->may_close = false;
+        judge_reconnect(j);
+        longjmp(j->out, 1);
+    }
     if (result == -ENOTCONN)
         judge_fail(j, "%s: the connection was closed", what);
     if (result == -ETIMEDOUT)
@@ -270,6 +280,9 @@ void judge_reconnect_bare(struct judge *j)
     int fd;
 
     ob_raw_close(&j->raw);
+    j->guest = NULL;
+    j->copying = false;
+    j->copy_ring = NULL;
     fd = target_connect(j->target, j->timeout_ms);
     want(j, fd >= 0, "connecting failed: %s", strerror(-fd));
     use_connection(j, &j->raw, fd);
@@ -359,7 +372,7 @@ int call(struct judge *j, uint16_t command, const void *payload, size_t size, co
     int r = ob_raw_call(&j->raw, command, payload, size, fds, nfds, &m);
 
     if (r == 0) {
-        hold_message(j, m);
+        judge_keep(j, m);
         if (reply != NULL)
             *reply = m;
     }
@@ -420,7 +433,7 @@ struct ob_raw_message *receive(struct judge *j, const char *what)
     struct ob_raw_message *m;
 
     got(j, ob_raw_receive(&j->raw, &m), what);
-    return hold_message(j, m);
+    return judge_keep(j, m);
 }
 
 static void read_field(struct judge *j, const struct ob_raw_message *m, size_t offset, void *to, size_t width)
@@ -614,7 +627,7 @@ enum verdict judge_run(struct judge *j, const struct check *check)
     j->check = check;
     j->verdict = PASSED;
     j->text[0] = '\0';
-    j->copying = false;
+    j->may_close = false;
     transcript_clear(j->transcript);
     if (setjmp(j->out) == 0)
         run(j);

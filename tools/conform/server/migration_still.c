@@ -204,7 +204,7 @@ static int serve(void *ctx, bool write, uint64_t address, uint64_t count, void *
     struct guest *guest = ctx;
 
     if (guest->mode == HELD)
-        return OB_RAW_HOLD;
+        return OB_RAW_LATER;
     guest->forbidden += guest->mode == FORBIDDEN;
     if (address < BASE || address - BASE > guest->size || count > guest->size - (address - BASE))
         return EFAULT;
@@ -238,7 +238,7 @@ static struct guest *stop_in_copy(struct judge *j)
     got(j, ob_raw_serve_dma(&j->raw, j->raw.dma_served + 1), "waiting for a DMA_READ");
     want_ok(j, state_set(j, STOP), "setting the state to STOP while a DMA_READ is not answered");
     guest->mode = SERVED;
-    got(j, ob_raw_answer_held(&j->raw), "answering a DMA_READ");
+    got(j, ob_raw_answer_later(&j->raw), "answering a DMA_READ");
     guest->mode = FORBIDDEN;
     return guest;
 }

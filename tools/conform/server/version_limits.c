@@ -1,5 +1,5 @@
 /* version_limits.c: VU-VER: the limits that both sides announced, and that they hold. */
-#include "exerciser.h"
+#include "guest.h"
 #include "version.h"
 
 #include "../transcript.h"
@@ -105,28 +105,27 @@ static void takes_fds(struct judge *j)
 
 /* --- Data -------------------------------------------------------------------------------------------------------- */
 
-#define FROM UINT64_C(0x100000)
-
-/* A copy by messages, for a client with such a max_data_xfer_size. */
-static struct guest_memory *copied_in_pieces(struct judge *j, unsigned most, uint32_t len)
+/* A copy for a client with such a max_data_xfer_size, from or to memory without a descriptor: the largest count. */
+static uint64_t copied_in_pieces(struct judge *j, unsigned most, bool from_shared, bool to_shared)
 {
     char capabilities[64];
-    struct guest_memory *guest;
+    const uint32_t len = 8 * most;
+    struct guest_map *from, *to;
 
     snprintf(capabilities, sizeof(capabilities), "\"max_data_xfer_size\":%u", most);
     negotiate(j, capabilities);
     device_on(j, true);
-    guest = guest_memory(j, FROM, 4 * j->facts.page);
-    for (uint32_t i = 0; i < len; i++)
-        guest->bytes[i] = (uint8_t)(i * 7);
-    want(j, device_copy(j, FROM, FROM + 2 * j->facts.page, len) == 0, "the device's copy of %u bytes failed", len);
-    want(j, memcmp(guest->bytes, guest->bytes + 2 * j->facts.page, len) == 0, "the device's copy has other bytes");
-    return guest;
+    from = guest_map(j, GUEST_FROM, j->facts.page, GUEST_BOTH, from_shared);
+    to = guest_map(j, GUEST_TO, j->facts.page, GUEST_BOTH, to_shared);
+    guest_fill(from->bytes, len, 3);
+    transfer_ok(j, GUEST_FROM, GUEST_TO, len, "in pieces");
+    want(j, guest_filled(to->bytes, len, 3), "what the device copied in pieces is not what it read");
+    return j->guest->largest;
 }
 
 static void dma_read_count(struct judge *j)
 {
-    const uint64_t largest = copied_in_pieces(j, 512, 4096)->largest_read;
+    const uint64_t largest = copied_in_pieces(j, 512, false, true);
 
     want(j, largest <= 512, "max_data_xfer_size is 512, and a DMA_READ asked for %llu bytes",
          (unsigned long long)largest);
@@ -134,7 +133,7 @@ static void dma_read_count(struct judge *j)
 
 static void dma_write_count(struct judge *j)
 {
-    const uint64_t largest = copied_in_pieces(j, 512, 4096)->largest_write;
+    const uint64_t largest = copied_in_pieces(j, 512, true, false);
 
     want(j, largest <= 512, "max_data_xfer_size is 512, and a DMA_WRITE brought %llu bytes",
          (unsigned long long)largest);
@@ -142,8 +141,7 @@ static void dma_write_count(struct judge *j)
 
 static void dma_odd_count(struct judge *j)
 {
-    const struct guest_memory *guest = copied_in_pieces(j, 100, 1000);
-    const uint64_t largest = guest->largest_read > guest->largest_write ? guest->largest_read : guest->largest_write;
+    const uint64_t largest = copied_in_pieces(j, 100, false, false);
 
     want(j, largest <= 100, "max_data_xfer_size is 100, and %llu bytes were transferred at once",
          (unsigned long long)largest);
@@ -168,13 +166,10 @@ static void no_data(struct judge *j)
 /* It need not be negotiated; if it is, no DMA comes, also if the device is asked for some. */
 static void no_data_no_dma(struct judge *j)
 {
-    const struct guest_memory *guest;
-
     if (negotiate_nothing(j) == 0) {
-        device_on(j, true);
-        guest = guest_memory(j, FROM, 4 * j->facts.page);
-        device_copy(j, FROM, FROM + 2 * j->facts.page, 64);
-        want(j, guest->reads + guest->writes == 0, "max_data_xfer_size is 0, and there was DMA");
+        guest_pair(j, false);
+        transfer(j, GUEST_FROM, GUEST_TO, GUEST_LEN);
+        want(j, j->guest->reads + j->guest->writes == 0, "max_data_xfer_size is 0, and there was DMA");
     }
     judge_reconnect(j);
 }
