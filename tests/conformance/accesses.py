@@ -2,8 +2,8 @@
 
 import struct
 
-from mutation import requests
-from proxy import NO_REPLY
+from mutation import both, poke, posted_write, replies, requests
+from proxy import ERROR, NO_REPLY
 
 CONFIG = 7
 REGIONS = 14  # of the test device
@@ -89,3 +89,44 @@ def hide(connection, m):
     else:
         connection.memory[where_at] = m.payload[16:]
     return m
+
+
+# --- Fields of regions -------------------------------------------------------------------------------------------
+
+
+def _place(m, index, at, size):
+    """Where in the payload these bytes of the region are, or None."""
+    offset, asked, count = access(m) or (0, -1, 0)
+    if m.flags & ERROR or asked != index or at < offset or at + size > offset + count or len(m.payload) < 16 + count:
+        return None
+    return 16 + at - offset
+
+
+def read_of(index, at, form):
+    """Replies to REGION_READ that hold this field of the region."""
+    return both(replies("REGION_READ"), lambda m: _place(m, index, at, struct.calcsize("<" + form)) is not None)
+
+
+def write_of(index, at, form):
+    """Requests of REGION_WRITE that hold it."""
+    return both(WRITES, lambda m: _place(m, index, at, struct.calcsize("<" + form)) is not None)
+
+
+def written(m, index, at, form):
+    """The field's value in a message that one of these two selected."""
+    return struct.unpack_from("<" + form, m.payload, _place(m, index, at, struct.calcsize("<" + form)))[0]
+
+
+def alter(index, at, form, value):
+    """Another value of the field, in a message that one of these two selected."""
+    return lambda connection, m: poke(_place(m, index, at, struct.calcsize("<" + form)), form, value)(connection, m)
+
+
+def field_write(index, at, form, value):
+    """For before() and behind()."""
+    return posted_write(index, at, struct.pack("<" + form, value))
+
+
+def accept_write(_, m):
+    """The write is answered and not done."""
+    return None if m.flags & NO_REPLY else m.reply(head(m))

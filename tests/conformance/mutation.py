@@ -92,6 +92,10 @@ def client_replies(*commands):
     return _select(commands, True, True)
 
 
+def every(_):
+    return True
+
+
 def both(*selectors):
     """Messages that all of these touch."""
     return lambda m: all(touches(m) for touches in selectors)
@@ -262,10 +266,10 @@ def behind(*makers):
     return lambda _, m: [m] + [make(m) for make in makers]
 
 
-def posted_request(command, payload=b""):
-    """For before() and behind(). A function gives the payload from the message."""
-    return lambda m: Message(m.id, COMMANDS[command], NO_REPLY, 0, payload(m) if callable(payload) else payload, [],
-                             True)
+def posted_request(command, payload=b"", fds=None):
+    """For before() and behind(). Functions give the payload and descriptors from the message."""
+    return lambda m: Message(m.id, COMMANDS[command], NO_REPLY, 0, payload(m) if callable(payload) else payload,
+                             fds(m) if fds else [], True)
 
 
 def posted_set(state):

@@ -227,6 +227,7 @@ class Connection:
         self.seen = {}
         self.state = 2  # Message.state
         self.memory = {}
+        self.kept = []  # descriptors that a mutation keeps, until the connection ends
         self.epoll = select.epoll()
         self.streams = {}
         for stream, other, from_client, twin in ((self.client, self.server, True, False),
@@ -326,6 +327,8 @@ class Connection:
             self.epoll.close()
             for stream, *_ in self.streams.values():
                 stream.close()
+            for fd in self.kept:
+                os.close(fd)
 
     def read(self, fd):
         stream, other, from_client, twin = self.streams[fd]

@@ -29,7 +29,7 @@ int target_start(struct target *target);
 /* Whether it has ended by itself since it was started. */
 bool target_died(struct target *target);
 /* A connected socket, or -errno. Starts the program if it is not running. Waits up to timeout_ms while nobody listens
- * yet, or the server is busy. */
+ * yet, or the server is busy; for a program that was just started at least 10 s. */
 int target_connect(struct target *target, int timeout_ms);
 /* Ends the program; target_connect() starts it again. Nothing for a server that is not ours. */
 void target_stop(struct target *target);

@@ -95,6 +95,7 @@ struct judge {
     int timeout_ms;
     uint16_t scratch; /* private to scratch.c */
     /* private to the exercisers, and what they need */
+    bool posting; /* bar_write() posts */
     bool copying;
     uint64_t copy_to;
     uint32_t copy_len, copies;
@@ -208,7 +209,7 @@ void *judge_mmap(struct judge *j, int fd, uint64_t size, uint64_t offset, int pr
 void *judge_alloc(struct judge *j, size_t size); /* zeroed */
 /* How often an eventfd was signalled: now; or waiting for the first (ends the check after the timeout). */
 uint64_t signals(struct judge *j, int fd);
-void want_signal(struct judge *j, int fd, const char *what);
+uint64_t want_signal(struct judge *j, int fd, const char *what);
 /* Whether the other side closed its end within the timeout. */
 void want_hangup(struct judge *j, int fd, const char *what);
 

@@ -16,6 +16,7 @@
     X(header_sizes)     \
     X(info)             \
     X(io_fds)           \
+    X(irq)              \
     X(log)              \
     X(log_pages)        \
     X(log_reports)      \
@@ -29,10 +30,18 @@
     X(migration_still)  \
     X(migration_stream) \
     X(multi)            \
+    X(pci)              \
+    X(pci_capabilities) \
+    X(pci_interrupts)   \
     X(read)             \
     X(region)           \
     X(region_caps)      \
     X(region_memory)    \
+    X(reset)            \
+    X(reset_migration)  \
+    X(set_irqs)         \
+    X(set_irqs_device)  \
+    X(set_irqs_signals) \
     X(unmap)            \
     X(unmap_memory)     \
     X(version)          \

@@ -1,5 +1,5 @@
 /* connection.c: VU-CON: messages in pieces, many at once, order. */
-#include "exerciser.h"
+#include "irqs.h"
 #include "scratch.h"
 
 #include <sys/ioctl.h>
@@ -230,14 +230,14 @@ static void posted_register(struct judge *j)
 
 static void posted_interrupt(struct judge *j)
 {
-    const uint32_t index = trigger_begin(j);
-    const struct vfio_irq_set set = trigger_command(index, 0, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER);
+    const uint32_t index = irqs_any(j);
+    const struct vfio_irq_set set = { .argsz = sizeof(set), .flags = NONE | TRIGGER, .index = index, .count = 1 };
     int fd = judge_eventfd(j);
 
-    want_ok(j, trigger_assign(j, index, 0, fd), "SET_IRQS with an eventfd");
-    want_ok(j, trigger(j, index, 0), "SET_IRQS to trigger"); /* whatever was pending is signalled now */
+    irqs_on(j, index);
+    irqs_assign(j, index, 0, 1, &fd);
+    irqs_trigger(j, index, 0, 1); /* whatever was pending is signalled now */
     signals(j, fd);
-    trigger_unmask(j, index, 0);
     post(j, OB_RAW_SET_IRQS, &set, sizeof(set), NULL, 0);
     want_alive(j, "GET_INFO behind a posted SET_IRQS");
     want(j, signals(j, fd) == 1, "a posted trigger had not signalled when the command behind it was answered");

@@ -1,5 +1,6 @@
 /* connection_end.c: VU-CON: what ends with the connection, and what stays for the next client. */
 #include "guest.h"
+#include "irqs.h"
 #include "scratch.h"
 
 #include <sys/socket.h>
@@ -66,12 +67,9 @@ static void end_of_used_file(struct judge *j)
 static void eventfds_closed(struct judge *j)
 {
     const unsigned before = server_descriptors(j);
-    uint32_t index = 0;
 
     for (unsigned turn = 0; turn < 4; turn++) {
-        index = trigger_begin(j);
-        for (unsigned v = 0; v < 4 && v < j->facts.irq[index].count; v++)
-            want_ok(j, trigger_assign(j, index, v, judge_eventfd(j)), "SET_IRQS with an eventfd");
+        irqs_ready(j, irqs_any(j));
         judge_reconnect(j);
     }
     want_descriptors(j, before, "after four clients that gave eventfds");
@@ -79,16 +77,14 @@ static void eventfds_closed(struct judge *j)
 
 static void eventfds_silent(struct judge *j)
 {
-    uint32_t index = trigger_begin(j);
-    int fd = judge_eventfd(j);
+    const uint32_t index = irqs_any(j);
+    int fd = irqs_ready(j, index)[0];
 
-    want_ok(j, trigger_assign(j, index, 0, fd), "SET_IRQS with an eventfd");
-    want_ok(j, trigger(j, index, 0), "SET_IRQS to trigger");
+    irqs_trigger(j, index, 0, 1);
     want_signal(j, fd, "a triggered interrupt");
     judge_reconnect(j);
-    index = trigger_begin(j);
-    want_ok(j, trigger_assign(j, index, 0, judge_eventfd(j)), "SET_IRQS with the next client's eventfd");
-    want_ok(j, trigger(j, index, 0), "SET_IRQS to trigger");
+    irqs_ready(j, index);
+    irqs_trigger(j, index, 0, 1);
     want(j, signals(j, fd) == 0, "the eventfd of a client that is gone was signalled");
 }
 
@@ -100,7 +96,7 @@ static void eventfds_not_raised(struct judge *j)
 
     device_on(j, true);
     device_messages(j, index, true);
-    want_ok(j, trigger_assign(j, index, 0, fd), "SET_IRQS with an eventfd");
+    irqs_assign(j, index, 0, 1, &fd);
     judge_reconnect(j);
     device_on(j, true);
     device_messages(j, index, true);
@@ -160,11 +156,10 @@ static void next_client(struct judge *j)
     for (unsigned i = 0; i < 32; i++) {
         want_ok(j, map(j, BASE, page, 3, memory, 0), "DMA_MAP by the next client");
         if (j->facts.has & NEED_IRQ) {
-            const uint32_t index = trigger_begin(j);
-            int fd = judge_eventfd(j);
+            const uint32_t index = irqs_any(j);
+            int fd = irqs_ready(j, index)[0];
 
-            want_ok(j, trigger_assign(j, index, 0, fd), "SET_IRQS by the next client");
-            want_ok(j, trigger(j, index, 0), "SET_IRQS to trigger");
+            irqs_trigger(j, index, 0, 1);
             want_signal(j, fd, "the next client's interrupt");
         }
         judge_reconnect(j);

@@ -1,5 +1,5 @@
 /* connection_fds.c: VU-CON: descriptors: whose they are, and that none is left behind. */
-#include "exerciser.h"
+#include "irqs.h"
 
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -11,18 +11,27 @@
 
 static const uint32_t get_info[4] = { 16 };
 
+/* Assigns eventfds, which come with it. */
+static struct vfio_irq_set assign_command(uint32_t index, uint32_t count)
+{
+    return (struct vfio_irq_set){
+        .argsz = sizeof(struct vfio_irq_set), .flags = EVENTFD | TRIGGER, .index = index, .count = count
+    };
+}
+
 /* --- On which byte ----------------------------------------------------------------------------------------------- */
 
 /* Gives vector 0 an eventfd that arrives with the bytes [from, to) of its message, and triggers it. */
 static void descriptor_at(struct judge *j, size_t from, size_t to)
 {
-    const uint32_t index = trigger_begin(j);
-    const struct vfio_irq_set set = trigger_command(index, 0, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER);
+    const uint32_t index = irqs_any(j);
+    const struct vfio_irq_set set = assign_command(index, 1);
     uint8_t bytes[16 + sizeof(set)];
     const size_t size = ob_raw_build(bytes, 0x51, OB_RAW_SET_IRQS, 0, &set, sizeof(set));
     int fd = judge_eventfd(j);
     char what[80];
 
+    irqs_on(j, index);
     snprintf(what, sizeof(what), "SET_IRQS whose descriptor came with bytes %zu to %zu of %zu", from, to - 1, size);
     if (from > 0) {
         got(j, ob_raw_send(&j->raw, bytes, from, NULL, 0), what);
@@ -33,7 +42,7 @@ static void descriptor_at(struct judge *j, size_t from, size_t to)
     if (to < size)
         got(j, ob_raw_send(&j->raw, bytes + to, size - to, NULL, 0), what);
     want_ok(j, ob_raw_reply(&j->raw, 0x51, OB_RAW_SET_IRQS, NULL), what);
-    want_ok(j, trigger(j, index, 0), "SET_IRQS to trigger");
+    irqs_trigger(j, index, 0, 1);
     want_signal(j, fd, what);
 }
 
@@ -65,21 +74,21 @@ static void with_last_byte(struct judge *j)
 /* Two descriptors of one message on two of its bytes. */
 static void in_two_pieces(struct judge *j)
 {
-    const uint32_t index = trigger_begin(j);
-    struct vfio_irq_set set = trigger_command(index, 0, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER);
+    const uint32_t index = irqs_several(j);
+    const struct vfio_irq_set set = assign_command(index, 2);
     const int fds[2] = { judge_eventfd(j), judge_eventfd(j) };
     uint8_t bytes[16 + sizeof(set)];
 
-    if (j->facts.irq[index].count < 2 || j->facts.max_msg_fds < 2)
-        judge_skip(j, "the server takes no two eventfds at once");
-    set.count = 2;
+    if (j->facts.max_msg_fds < 2)
+        judge_skip(j, "the server takes one descriptor a message");
+    irqs_on(j, index);
     ob_raw_build(bytes, 0x52, OB_RAW_SET_IRQS, 0, &set, sizeof(set));
     send_bytes(j, bytes, 16, &fds[0], 1);
     wait_taken(j);
     send_bytes(j, bytes + 16, sizeof(set), &fds[1], 1);
     want_ok(j, ob_raw_reply(&j->raw, 0x52, OB_RAW_SET_IRQS, NULL), "SET_IRQS whose two descriptors came apart");
     for (unsigned i = 0; i < 2; i++) {
-        want_ok(j, trigger(j, index, i), "SET_IRQS to trigger");
+        irqs_trigger(j, index, i, 1);
         want_signal(j, fds[i], i == 0 ? "the first of two descriptors" : "the second of two descriptors");
         want(j, signals(j, fds[1 - i]) == 0, "the wrong one of two eventfds was signalled");
     }
@@ -88,20 +97,22 @@ static void in_two_pieces(struct judge *j)
 /* Two messages in a row, each with a descriptor of its own. */
 static void each_its_own(struct judge *j)
 {
-    const uint32_t index = trigger_begin(j);
+    const uint32_t index = irqs_any(j);
     const struct ob_raw_dma_map map = { 32, 3, 0, BASE, j->facts.page };
-    const struct vfio_irq_set set = trigger_command(index, 0, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER);
-    const uint16_t first = j->raw.next_id;
+    const struct vfio_irq_set set = assign_command(index, 1);
     const int fds[2] = { judge_eventfd(j), judge_eventfd(j) };
     int memory = judge_memfd(j, j->facts.page);
+    uint16_t first;
 
+    irqs_on(j, index);
+    first = j->raw.next_id;
     got(j, ob_raw_request(&j->raw, OB_RAW_SET_IRQS, 0, &set, sizeof(set), &fds[0], 1, NULL), "sending");
     got(j, ob_raw_request(&j->raw, OB_RAW_DMA_MAP, 0, &map, sizeof(map), &memory, 1, NULL), "sending");
     got(j, ob_raw_request(&j->raw, OB_RAW_SET_IRQS, 0, &set, sizeof(set), &fds[1], 1, NULL), "sending");
     want_ok(j, ob_raw_reply(&j->raw, first, OB_RAW_SET_IRQS, NULL), "SET_IRQS with an eventfd");
     want_ok(j, ob_raw_reply(&j->raw, (uint16_t)(first + 1), OB_RAW_DMA_MAP, NULL), "DMA_MAP with a memfd");
     want_ok(j, ob_raw_reply(&j->raw, (uint16_t)(first + 2), OB_RAW_SET_IRQS, NULL), "SET_IRQS with another eventfd");
-    want_ok(j, trigger(j, index, 0), "SET_IRQS to trigger");
+    irqs_trigger(j, index, 0, 1);
     want_signal(j, fds[1], "the descriptor of the last of three messages");
     want(j, signals(j, fds[0]) == 0, "the descriptor of the first of three messages was signalled");
 }
@@ -149,15 +160,14 @@ static void closed_overlap(struct judge *j)
 
 static void closed_set_irqs(struct judge *j)
 {
-    struct vfio_irq_set set = trigger_command(j->facts.irqs, 0, 0);
+    struct vfio_irq_set set = assign_command(j->facts.irqs, 1); /* which does not exist */
 
-    set.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER; /* of an index that does not exist */
     closed_with(j, OB_RAW_SET_IRQS, 0, &set, sizeof(set));
     set.index = 0;
     set.count = UINT32_MAX;
     closed_with(j, OB_RAW_SET_IRQS, 0, &set, sizeof(set));
     set.count = 1;
-    set.flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER; /* which has no descriptor */
+    set.flags = NONE | TRIGGER; /* which has no descriptor */
     closed_with(j, OB_RAW_SET_IRQS, 0, &set, sizeof(set));
 }
 
@@ -446,8 +456,8 @@ static void replies_without(struct judge *j)
 
 static void replies_without_to_set_irqs(struct judge *j)
 {
-    const uint32_t index = trigger_begin(j);
-    const struct vfio_irq_set set = trigger_command(index, 0, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER);
+    const uint32_t index = irqs_any(j);
+    const struct vfio_irq_set set = assign_command(index, 1);
 
     no_descriptors(j, OB_RAW_SET_IRQS, &set, sizeof(set), judge_eventfd(j));
 }

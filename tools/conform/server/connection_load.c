@@ -1,6 +1,7 @@
 /* connection_load.c: VU-CON: clients that stop, do not read, come beside another, or send nonsense; and the server's
  * own commands among the client's. */
 #include "guest.h"
+#include "irqs.h"
 #include "scratch.h"
 
 #include <poll.h>
@@ -192,8 +193,7 @@ static void in_time(struct judge *j)
     const struct ob_raw_dma_map map = { 32, 3, 0, BASE, j->facts.page };
     const struct ob_raw_dma_unmap unmap = { 24, 0, BASE, j->facts.page };
     const struct vfio_irq_info irq = { .argsz = 16 };
-    const struct vfio_irq_set set =
-        trigger_command(VFIO_PCI_INTX_IRQ_INDEX, 0, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER);
+    const struct vfio_irq_set set = { .argsz = sizeof(set), .flags = NONE | TRIGGER, .index = INTX, .count = 1 };
     const struct ob_raw_region read = { 0, VFIO_PCI_CONFIG_REGION_INDEX, 64 };
     const uint32_t feature[2] = { 8,
                                   VFIO_DEVICE_FEATURE_MIGRATION | VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_PROBE };

@@ -20,9 +20,10 @@ struct exerciser_register {
 struct exerciser {
     const char *name;
     uint16_t vendor, device;
-    uint32_t irqs;     /* bit n: raise() works with VFIO_PCI_*_IRQ_INDEX n */
-    uint32_t max_copy; /* bytes; 0: no DMA */
-    bool tells;        /* whether a copy failed */
+    uint32_t class_code; /* not 0: every device of this class, whatever its ids */
+    uint32_t irqs;       /* bit n: raise() works with VFIO_PCI_*_IRQ_INDEX n */
+    uint32_t max_copy;   /* bytes; 0: no DMA */
+    bool tells;          /* whether a copy failed */
     /* The condition of a vector (INTx: 0) becomes true, or false; both may be repeated. */
     void (*raise)(struct judge *j, uint32_t index, unsigned vector);
     void (*lower)(struct judge *j, uint32_t index, unsigned vector);
@@ -42,7 +43,7 @@ struct exerciser {
 };
 
 /* NULL: not known. */
-const struct exerciser *exerciser_find(uint16_t vendor, uint16_t device);
+const struct exerciser *exerciser_find(uint16_t vendor, uint16_t device, uint32_t class_code);
 
 /* Resets the device, if that is possible, and enables decoding and, with `master`, bus mastering. */
 void device_on(struct judge *j, bool master);
@@ -50,19 +51,12 @@ void device_on(struct judge *j, bool master);
 void device_messages(struct judge *j, uint32_t index, bool on);
 void device_raise(struct judge *j, uint32_t index, unsigned vector);
 void device_lower(struct judge *j, uint32_t index, unsigned vector);
+/* The same by posted writes, as far as it is writes. */
+void device_lower_posted(struct judge *j, uint32_t index, unsigned vector);
 /* An interrupt type of this device that raise() works with, messages first. */
 uint32_t device_irq(struct judge *j);
-
-/* Interrupts of any device, which the client triggers itself (VU-SET-13), with NEED_IRQ. The device is reset, and an
- * interrupt type chosen, which can be signalled from now on. */
-uint32_t trigger_begin(struct judge *j);
-/* SET_IRQS: gives a vector that eventfd, or triggers it. 0 or an errno. */
-int trigger_assign(struct judge *j, uint32_t index, unsigned vector, int fd);
-int trigger(struct judge *j, uint32_t index, unsigned vector);
-/* What trigger() does before, for an interrupt that masks itself. */
-void trigger_unmask(struct judge *j, uint32_t index, unsigned vector);
-/* One of these commands, for one vector. */
-struct vfio_irq_set trigger_command(uint32_t index, unsigned vector, uint32_t flags);
+/* Skips the check unless raise() works with that type. */
+void device_needs(struct judge *j, uint32_t index);
 
 /* Copies, and waits for the end: 0, or the device's errno. The device is on, and master. Memory without a descriptor is
  * served by raw.dma meanwhile. */

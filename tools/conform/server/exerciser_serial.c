@@ -1,5 +1,6 @@
-/* exerciser_serial.c: QEMU's pci-serial: a 16550A behind BAR 0, with INTx. It interrupts while the transmitter, which
- * is empty, is enabled to. Without a peer, and without a character sent, nothing else happens. */
+/* exerciser_serial.c: serial ports of class 070002, as QEMU's pci-serial is: a 16550A behind BAR 0, with INTx. It
+ * interrupts while the transmitter, which is empty, is enabled to. Without a peer, and without a character sent,
+ * nothing else happens. */
 #include "exerciser.h"
 
 #include <linux/serial_reg.h>
@@ -28,8 +29,7 @@ static const struct exerciser_register show[] = {
 
 const struct exerciser exerciser_serial = {
     .name = "serial",
-    .vendor = 0x1b36,
-    .device = 0x0002,
+    .class_code = 0x070002,
     .irqs = 1u << VFIO_PCI_INTX_IRQ_INDEX,
     .raise = serial_raise,
     .lower = serial_lower,

@@ -483,10 +483,10 @@ static bool ready(int fd, int timeout_ms)
     return poll(&pfd, 1, timeout_ms) == 1;
 }
 
-void want_signal(struct judge *j, int fd, const char *what)
+uint64_t want_signal(struct judge *j, int fd, const char *what)
 {
     want(j, ready(fd, j->timeout_ms), "%s: the eventfd was not signalled for %d ms", what, j->timeout_ms);
-    signals(j, fd);
+    return signals(j, fd);
 }
 
 void want_hangup(struct judge *j, int fd, const char *what)
@@ -627,6 +627,7 @@ enum verdict judge_run(struct judge *j, const struct check *check)
     j->check = check;
     j->verdict = PASSED;
     j->text[0] = '\0';
+    j->posting = false;
     j->may_close = false;
     transcript_clear(j->transcript);
     if (setjmp(j->out) == 0)

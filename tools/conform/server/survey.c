@@ -163,7 +163,7 @@ void survey(struct judge *j)
     if (f->region[VFIO_PCI_CONFIG_REGION_INDEX].size > 0) {
         f->vendor = (uint16_t)config_read(j, 0, 2);
         f->device = (uint16_t)config_read(j, 2, 2);
-        f->exerciser = exerciser_find(f->vendor, f->device);
+        f->exerciser = exerciser_find(f->vendor, f->device, config_read(j, 0x08, 4) >> 8);
         if (f->exerciser != NULL)
             f->has |= (f->exerciser->max_copy > 0 ? NEED_DMA : 0) | (f->exerciser->irqs != 0 ? NEED_INTERRUPT : 0);
     }

@@ -1,5 +1,5 @@
 /* version_first.c: VU-VER: commands before VERSION are refused, or end the connection, and are not executed. */
-#include "exerciser.h"
+#include "irqs.h"
 #include "scratch.h"
 #include "version.h"
 
@@ -70,15 +70,14 @@ static void first_unmap(struct judge *j)
 
 static void first_set_irqs(struct judge *j)
 {
-    struct vfio_irq_set set;
-    uint32_t index;
+    const uint32_t index = irqs_any(j);
+    const struct vfio_irq_set set = { .argsz = sizeof(set), .flags = EVENTFD | TRIGGER, .index = index, .count = 1 };
     int fd = judge_eventfd(j);
 
     judge_reconnect(j);
-    index = trigger_begin(j);
-    set = trigger_command(index, 0, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER);
+    irqs_on(j, index);
     if (refused_first(j, OB_RAW_SET_IRQS, &set, sizeof(set), fd) && begins_late(j)) {
-        want_ok(j, trigger(j, index, 0), "SET_IRQS to trigger");
+        irqs_trigger(j, index, 0, 1);
         want(j, signals(j, fd) == 0, "an eventfd that was given before VERSION was signalled");
     }
 }

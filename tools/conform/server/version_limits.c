@@ -1,5 +1,6 @@
 /* version_limits.c: VU-VER: the limits that both sides announced, and that they hold. */
 #include "guest.h"
+#include "irqs.h"
 #include "version.h"
 
 #include "../transcript.h"
@@ -87,18 +88,17 @@ static void escaped_key(struct judge *j)
 static void takes_fds(struct judge *j)
 {
     const unsigned most = j->facts.max_msg_fds < 253 ? j->facts.max_msg_fds : 253;
-    const uint32_t index = trigger_begin(j);
-    struct vfio_irq_set set = trigger_command(index, 0, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER);
+    const uint32_t index = irqs_several(j);
     int fds[253];
 
     if (most == 0 || j->facts.irq[index].count < most)
         judge_skip(j, "no interrupt type has as many vectors as a message may have descriptors, %u", most);
     for (unsigned i = 0; i < most; i++)
         fds[i] = judge_eventfd(j);
-    set.count = most;
-    want_ok(j, call(j, OB_RAW_SET_IRQS, &set, sizeof(set), fds, most, NULL), "SET_IRQS with max_msg_fds eventfds");
+    irqs_on(j, index);
+    irqs_assign(j, index, 0, most, fds);
     for (unsigned i = 0; i < most; i++) {
-        want_ok(j, trigger(j, index, i), "SET_IRQS to trigger");
+        irqs_trigger(j, index, i, 1);
         want_signal(j, fds[i], "one of max_msg_fds eventfds");
     }
 }
