@@ -77,7 +77,7 @@ def fewer_descriptors(count):
 WITH_FDS = both(requests(), lambda m: m.fds)
 
 row("connection-first-eventfd-stays", both(requests("SET_IRQS"), lambda m: m.fds), first_descriptor,
-    "connection-fd-each-its-own")
+    "connection-fd-each-its-own", timeout=1000)
 row("connection-fds-with-first-byte-only", both(WITH_FDS, lambda m: m.late_fds), refuse(22),
     "connection-fd-in-header", "connection-fd-in-payload", "connection-fd-last-byte")
 row("connection-fds-with-last-byte-only", both(WITH_FDS, lambda m: m.breaks and not m.late_fds), refuse(22),
@@ -92,13 +92,14 @@ for command, checks in (
         ("MIG_DATA_WRITE", ("closed-feature",)), ("DEVICE_RESET", ("closed-reset",)),
         ("VERSION", ("closed-version",))):
     for check in checks:
-        row(f"connection-keeps-{command.lower()}-{check}", requests(command), keep_descriptors, f"connection-{check}")
+        row(f"connection-keeps-{command.lower()}-{check}", requests(command), keep_descriptors, f"connection-{check}",
+    timeout=1000)
 row("connection-keeps-unknown", both(requests(), lambda m: m.command == 14), keep_descriptors,
-    "connection-closed-unknown")
-row("connection-keeps-fds-of-replies", client_replies(), keep_descriptors, "connection-closed-reply")
-row("connection-keeps-fds-of-halves", cut_off, keep_descriptors, "connection-closed-half")
-row("connection-keeps-fds-at-framing", lost, keep_descriptors, "connection-closed-framing")
-row("connection-keeps-fds-of-nonsense", requests(), keep_descriptors, "connection-malformed-fds")
+    "connection-closed-unknown", timeout=1000)
+row("connection-keeps-fds-of-replies", client_replies(), keep_descriptors, "connection-closed-reply", timeout=1000)
+row("connection-keeps-fds-of-halves", cut_off, keep_descriptors, "connection-closed-half", timeout=1000)
+row("connection-keeps-fds-at-framing", lost, keep_descriptors, "connection-closed-framing", timeout=1000)
+row("connection-keeps-fds-of-nonsense", requests(), keep_descriptors, "connection-malformed-fds", timeout=1000)
 row("connection-takes-some-fds", both(WITH_FDS, lambda m: len(m.fds) > 16), fewer_descriptors(1),
     "connection-too-many-fds", "connection-too-many-253", "connection-too-many-pieces")
 row("connection-joins-fd-behind", both(replies("GET_INFO"), checks_only, numbered(1)), change(join=True),
@@ -173,19 +174,24 @@ def end_others(connection, m):
 
 
 row("connection-loses-while-it-waits", requests("GET_INFO"), when(lambda c, m: asked_by_server(c), drop),
-    "connection-dma-keeps")
+    "connection-dma-keeps", timeout=1000)
 row("connection-busy-while-it-waits", both(requests(), checks_only), when(lambda c, m: asked_by_server(c), refuse(16)),
     "connection-dma-keeps", "connection-dma-goes-on")
-row("connection-spins-in-halves", requests("VERSION"), spin(lambda c: c.client.buffer), "connection-rests-half")
-row("connection-spins-idle", both(requests("VERSION"), checks_only), spin(lambda c: c.seen), "connection-rests-idle")
-row("connection-spins-early", requests("VERSION"), spin(lambda c: not c.seen), "connection-rests-early")
+row("connection-spins-in-halves", requests("VERSION"), spin(lambda c: c.client.buffer), "connection-rests-half",
+    timeout=1000)
+row("connection-spins-idle", both(requests("VERSION"), checks_only), spin(lambda c: c.seen), "connection-rests-idle",
+    timeout=1000)
+row("connection-spins-early", requests("VERSION"), spin(lambda c: not c.seen), "connection-rests-early",
+    timeout=1000)
 row("connection-hoards", both(requests("VERSION"), checks_only), hoard, "connection-unread")
-row("connection-irq-info-never", both(replies("GET_IRQ_INFO"), checks_only), drop, "connection-in-time")
+row("connection-irq-info-never", both(replies("GET_IRQ_INFO"), checks_only), drop, "connection-in-time",
+    timeout=1000)
 row("connection-second-ends-first", both(requests("VERSION"), checks_only), end_others, "connection-second")
 row("connection-newer-ends-older", both(requests("GET_INFO"), checks_only),
     when(lambda c, m: c.number + 1 < c.proxy.accepted, close), "connection-second-many")
-row("connection-second-never", requests("VERSION"), when(lambda c, m: c.number == 4, drop), "connection-second-waits")
+row("connection-second-never", requests("VERSION"), when(lambda c, m: c.number == 4, drop), "connection-second-waits",
+    timeout=1000)
 row("connection-crash-at-odd-size", both(requests(), checks_only, lambda m: len(m.payload) == 5), crash,
     "connection-malformed")
 row("connection-hangs-at-odd-size", both(replies(), refused, asked(lambda m: len(m.payload) == 9)), drop,
-    "connection-malformed")
+    "connection-malformed", timeout=1000)

@@ -35,7 +35,8 @@ row("header-error-negative", both(replies(), refused, checks_only), change(error
     "header-errno")
 row("header-flags-echo-no-reply", both(replies("GET_IRQ_INFO"), checks_only), change(flags=REPLY | NO_REPLY),
     "header-reply-flags")
-row("header-flags-more", both(replies(), refused, checks_only), change(flags=lambda m: m.flags | 0x40), "header-reply-flags")
+row("header-flags-more", both(replies(), refused, checks_only), change(flags=lambda m: m.flags | 0x40),
+    "header-reply-flags")
 row("header-error-in-success", INFO, change(error=1), "header-reserved-zero")
 row("header-error-field-matters", both(requests(), lambda m: m.error != 0), refuse(22), "header-error-ignored")
 row("header-sparse-reserved", both(replies("GET_REGION_INFO"), lambda m: len(m.payload) > 48), poke(44, "I", 1),
@@ -69,7 +70,8 @@ row("header-unasked-reply-executed", client_replies(), change(flags=0), "header-
 
 row("header-one-space-of-ids", requests("GET_INFO"),
     when(lambda c, m: any(asked.id == m.id for asked in asked_by_server(c)), refuse(16)), "header-ids-apart")
-row("header-command-for-reply", requests("DMA_READ"), change(flags=REPLY), "header-ids-apart-command")
+row("header-command-for-reply", requests("DMA_READ"), change(flags=REPLY), "header-ids-apart-command",
+    timeout=1000)
 row("header-dma-flags-more", server_requests("DMA_READ"), change(flags=lambda m: m.flags | 0x80), "header-dma-flags")
 row("header-dma-error-field", server_requests("DMA_READ"), change(error=5), "header-dma-error-zero")
 
@@ -89,7 +91,8 @@ row("header-takes-long-map", both(replies("DMA_MAP"), refused, request(lambda m:
     "header-longer")
 row("header-takes-long-read", both(replies("REGION_READ"), refused, request(lambda m: len(m.payload) > 16)), accept(),
     "header-longer")
-row("header-takes-size-zero", both(requests(), lost, lambda m: m.size < 16), drop, "header-framing-lost")
+row("header-takes-size-zero", both(requests(), lost, lambda m: m.size < 16), drop, "header-framing-lost",
+    timeout=1000)
 row("header-drops-all-at-size-zero", both(requests(), lost, lambda m: m.size < 16), close, "header-framing-answers")
 row("header-huge-taken", both(requests(), lost), accept(), "header-huge")
 row("header-huge-allocated", both(requests(), lost), use_memory(100), "header-huge-memory")

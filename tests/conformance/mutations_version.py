@@ -41,7 +41,7 @@ row("version-refuses-minors", both(ASKED, field("self", 2, "H", lambda minor: mi
 row("version-any-major", both(REFUSED, asked(lambda m: m.payload[:2] != b"\0\0")), accept(VERSION),
     "version-other-major")
 row("version-waits-for-right-major", both(ASKED, field("self", 0, "H", lambda major: major > 0)), refuse(93),
-    "version-other-major")
+    "version-other-major", timeout=1000)
 row("version-major-einval", REFUSED, change(error=22), "version-other-major-errno")
 row("version-text-without-nul", ANSWERED, shorter(1), "version-reply-text")
 row("version-text-padded", ANSWERED, change(payload=lambda m: m.payload + b"\0\0\0"), "version-reply-text")
@@ -57,8 +57,8 @@ row("version-json-only-for-json", both(ANSWERED, asked(lambda m: len(m.payload) 
     "version-reply-has-json")
 row("version-multiple-always", ANSWERED, rewrite(rb"\"write_multiple\":false", rb'"write_multiple":true'),
     "version-no-multiple")
-row("version-twin-always", ANSWERED, rewrite(rb"\"capabilities\":{", rb'"capabilities":{"twin_socket":{"supported":true},'),
-    "version-no-twin")
+row("version-twin-always", ANSWERED,
+    rewrite(rb"\"capabilities\":{", rb'"capabilities":{"twin_socket":{"supported":true},'), "version-no-twin")
 row("version-fd-always", ANSWERED, extra_descriptor, "version-no-twin", "version-no-fds-twin")
 
 # --- Again -----------------------------------------------------------------------------------------------------------
@@ -187,8 +187,9 @@ for command in ("REGION_READ", "REGION_WRITE"):
 row("version-half-written", both(requests("REGION_WRITE"), lambda m: len(m.payload) > 1 << 19),
     change(payload=lambda m: m.payload[:1 << 19] + bytes(len(m.payload) - (1 << 19))), "version-largest-write",
     server="testdev,vectors=16")
-row("version-saving-below-largest", both(requests("MIG_DATA_READ"), field("self", 4, "I", lambda size: size >= 1 << 20)),
-    refuse(22), "version-largest-saving")
+row("version-saving-below-largest",
+    both(requests("MIG_DATA_READ"), field("self", 4, "I", lambda size: size >= 1 << 20)), refuse(22),
+    "version-largest-saving")
 row("version-fewer-maps", any_of(replies("VERSION"), requests("DMA_MAP")), fewer_maps, "version-as-many-maps")
 row("version-pages-of-512", ANSWERED, rewrite(rb"\"pgsizes\":1075843072", rb'"pgsizes":1075843584'),
     "version-page-sizes")
