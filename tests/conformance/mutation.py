@@ -15,7 +15,7 @@ import pathlib
 import struct
 from typing import Callable
 
-from proxy import COMMANDS, ERROR, NO_REPLY, REPLY, Message
+from proxy import COMMANDS, ERROR, NO_REPLY, REPLY, Gone, Message
 
 
 @dataclasses.dataclass
@@ -24,7 +24,7 @@ class Mutation:
     touches: Callable
     transform: Callable
     caught_by: tuple  # names of checks, each of which fails because of it
-    server: str  # the device behind the proxy: testdev, or one that `outboard serve` has
+    server: str  # the device behind the proxy: testdev, or one that `outboard serve` has; ",KEY=VALUE..." are options
     timeout: int = 3000  # of the judge, ms: short where a check waits for what never comes
 
     def apply(self, connection, message):
@@ -115,6 +115,21 @@ def refused(m):
 
 def posted(m):
     return bool(m.flags & NO_REPLY)
+
+
+def unknown(m):
+    """A command that is in no table."""
+    return m.command not in COMMANDS.values()
+
+
+def lost(m):
+    """A header whose size makes no sense, or is beyond the proxy's; the payload is what is behind it."""
+    return m.size is not None
+
+
+def cut_off(m):
+    """The client went in the middle of it."""
+    return m.cut_off is not None
 
 
 def nth(number):
@@ -313,8 +328,81 @@ def answered(_, m):
 
 def close(connection, m):
     """Ends the client's connection instead."""
-    from proxy import Gone
     raise Gone
+
+
+def crash(connection, m):
+    """The server's process ends."""
+    connection.proxy.crash()
+
+
+def use_memory(mebibytes):
+    """The process uses so much more, for good, each time."""
+    def transform(connection, m):
+        connection.proxy.memory.setdefault("used", []).append(b"\1" * (mebibytes << 20))
+        return m
+    return transform
+
+
+def refuse_and_close(error):
+    def transform(connection, m):
+        connection.forward(m.reply(error=error))
+        return close(connection, m)
+    return transform
+
+
+def when(condition, transform):
+    """A condition on the connection and the message."""
+    return lambda connection, m: transform(connection, m) if condition(connection, m) else m
+
+
+def complete(_, m):
+    """What is missing of a message that was cut off is taken for zeroes."""
+    if len(m.cut_off) < 16:
+        return m
+    m.payload = m.payload.ljust(m.size - 16, b"\0")
+    m.cut_off = None
+    return m
+
+
+def keep_descriptors(connection, m):
+    """They stay open for good."""
+    connection.proxy.memory.setdefault("kept", []).extend(os.dup(fd) for fd in m.fds)
+    return m
+
+
+def postpone(which, behind=1):
+    """Those that `which` touches go behind so many that follow; the row has to touch all that may follow."""
+    def transform(connection, m):
+        held = connection.memory.setdefault("postponed", [])
+        for item in held:
+            item[1] -= 1
+        due = [one for one, left in held if left == 0]
+        connection.memory["postponed"] = [item for item in held if item[1] > 0]
+        if not which(m):
+            return [m] + due
+        connection.memory["postponed"].append([m.copy(), behind])
+        return due
+    return transform
+
+
+def spin(where):
+    """Connections of which this is true do not sleep from now on."""
+    def transform(connection, m):
+        connection.proxy.spins = where
+        return m
+    return transform
+
+
+def hoard(connection, m):
+    """All that the client sends is read, however much waits for the server."""
+    connection.server.hoards = True
+    return m
+
+
+def asked_by_server(connection):
+    """The server's commands that have no reply yet."""
+    return [m for waiting in connection.asked.values() for m in waiting if not m.from_client]
 
 
 def then(*transforms):
