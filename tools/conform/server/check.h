@@ -238,15 +238,4 @@ void reset(struct judge *j);
 int map(struct judge *j, uint64_t address, uint64_t size, uint32_t prot, int fd, uint64_t offset);
 int unmap(struct judge *j, uint64_t address, uint64_t size);
 
-/* --- The rest is for judge.c, survey.c, run.c --------------------------------------------------------------------- */
-
-/* Asks the server for everything in facts: the body of a check of its own, which comes first. */
-void survey(struct judge *j);
-/* Runs one check; text says why it did not pass. */
-enum verdict judge_run(struct judge *j, const struct check *check);
-/* Prints the transcript of the last check, each line after `indent`. */
-void judge_transcript(struct judge *j, FILE *to, const char *indent);
-int judge_init(struct judge *j, struct target *target, int timeout_ms);
-void judge_free(struct judge *j);
-
 #endif

@@ -4,7 +4,7 @@
 
 #include "../clauses.h"
 #include "../options.h"
-#include "check.h"
+#include "judge.h"
 
 static const struct check survey_check = {
     .is = { "survey", "VU-INFO-2", "the server can be asked what it is" },

@@ -1,5 +1,6 @@
 /* survey.c: what the server says of itself, asked for once, before the checks: what they have to find or may skip. */
 #include "exerciser.h"
+#include "judge.h"
 
 /* The reply is looked at with a lenient eye: whether it is right is for checks to say. */
 static uint64_t number(const json_t *capabilities, const char *key, uint64_t absent)
