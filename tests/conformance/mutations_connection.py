@@ -146,8 +146,9 @@ row("connection-clears-memory", both(requests("VERSION"), checks_only),
     behind(posted_write(2, 0, struct.pack("<Q", 0x0123456789abcdef))), "connection-keeps-memory")
 row("connection-map-once", both(requests("DMA_MAP"), checks_only), when(lambda c, m: c.number > 3, refuse(17)),
     "connection-next")
-row("connection-four-clients", requests("VERSION"), when(lambda c, m: c.number > 6, refuse(11)),
-    "connection-next", "connection-next-silent", "connection-next-framing", "connection-next-unread")
+for check in ("next", "next-silent", "next-framing", "next-unread"):
+    row(f"connection-four-clients-{check}", requests("VERSION"), when(lambda c, m: c.number > 6, refuse(11)),
+        f"connection-{check}")
 row("connection-version-stays", both(replies("GET_INFO"), refused), accept(INFO), "connection-forgets-version")
 row("connection-limits-stay", lambda m: m.command in (COMMANDS["VERSION"], COMMANDS["GET_REGION_INFO"]),
     keep_no_descriptors, "connection-forgets-limits")

@@ -261,7 +261,7 @@ static int serve(struct ob_raw *raw, struct ob_raw_message *message)
     if (dma.count > (1u << 20) || (write ? message->size - sizeof(dma) != dma.count : message->size != sizeof(dma))) {
         return failed(raw, -EPROTO, "a DMA command of %u bytes for %llu", header->size, (unsigned long long)dma.count);
     }
-    size = sizeof(reply) + (write ? sizeof(struct ob_raw_dma_write_reply) : sizeof(dma) + dma.count);
+    size = sizeof(reply) + sizeof(dma) + (write ? 0 : dma.count);
     bytes = malloc(sizeof(reply) + sizeof(dma) + dma.count);
     if (bytes == NULL) {
         return -ENOMEM;
@@ -479,9 +479,11 @@ int ob_raw_reply(struct ob_raw *raw, uint16_t id, uint16_t command, struct ob_ra
     if (header->id != id || header->command != command) {
         r = failed(raw, -EPROTO, "reply to id %u command %u, not to id %u command %u", header->id, header->command, id,
                    command);
-    } else if (header->flags == (OB_RAW_REPLY | OB_RAW_ERROR)) {
-        r = (int)header->error;
-        if (r <= 0 || r > 4095 || header->size != sizeof(*header) || message->nfds != 0) {
+    } else if (header->flags == (OB_RAW_REPLY | OB_RAW_ERROR) || (raw->lenient && header->flags == OB_RAW_ERROR)) {
+        const bool is_errno = header->error > 0 && header->error < 4096;
+
+        r = is_errno ? (int)header->error : OB_RAW_NO_ERRNO;
+        if (!raw->lenient && (!is_errno || header->size != sizeof(*header) || message->nfds != 0)) {
             r = failed(raw, -EPROTO, "error reply of %u bytes, error %u, %u descriptors", header->size, header->error,
                        message->nfds);
         }

@@ -3,8 +3,8 @@
  * It reads as QEMU does: a reply's 16-byte header in one piece, descriptors with the header. A server that does
  * otherwise would kill a VM, and is a violation here.
  *
- * Results. 0: done; > 0: the errno of the server's error reply; < 0: no answer that could be accepted: -ETIMEDOUT,
- * -ENOTCONN (the server closed the connection), -EPROTO (a violation; ob_raw.why says which).
+ * Results. 0: done; > 0: the errno of the server's error reply, or OB_RAW_NO_ERRNO; < 0: no answer that could be
+ * accepted: -ETIMEDOUT, -ENOTCONN (the server closed the connection), -EPROTO (a violation; ob_raw.why says which).
  *
  * A struct ob_raw belongs to one thread. */
 #ifndef OB_RAW_CLIENT_H
@@ -17,7 +17,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#define OB_RAW_MAX_FDS 32
+#define OB_RAW_MAX_FDS  32
+#define OB_RAW_NO_ERRNO 4096 /* of a `lenient` client: an error reply whose error field holds none */
 
 struct ob_raw_message {
     struct ob_raw_header header;
@@ -40,6 +41,7 @@ struct ob_raw {
     int fd;
     int timeout_ms; /* of every wait; 20,000 unless changed */
     uint16_t next_id;
+    bool lenient;       /* an error reply without the reply type, without an errno, with a payload, is a refusal too */
     ob_raw_dma_fn *dma; /* NULL: DMA commands are returned by ob_raw_receive() like any message */
     void *dma_ctx;
     unsigned dma_served;    /* how many, ever; those that were put off count when they come */

@@ -121,6 +121,9 @@ void judge_skip(struct judge *j, const char *format, ...) __attribute__((noretur
 /* From now on the server may end the connection: that ends the check too, well if the server takes the next one. */
 void judge_may_close(struct judge *j);
 
+/* The check goes on, and passes with that advice unless it fails. */
+void judge_advise(struct judge *j, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* Ends the check unless the condition holds. The text says what was wanted and what is. */
 #define want(j, condition, ...)         \
     do {                                \
@@ -134,6 +137,8 @@ void judge_may_close(struct judge *j);
 int got(struct judge *j, int result, const char *what);
 void want_ok(struct judge *j, int result, const char *what);
 void want_refused(struct judge *j, int result, const char *what);
+/* Refused with that errno. Any other is met with advice, unless it is EEXIST, the only one that the protocol's text
+ * names. */
 void want_error(struct judge *j, int result, int error, const char *what);
 /* Refused, or the connection was closed, after which it is made and negotiated anew. */
 void want_refused_or_closed(struct judge *j, int result, const char *what);

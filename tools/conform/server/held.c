@@ -133,4 +133,3 @@ struct ob_raw_message *judge_keep(struct judge *j, struct ob_raw_message *m)
     judge_held(j, HELD_MESSAGE)->memory = m;
     return m;
 }
-

@@ -225,4 +225,3 @@ int unmap(struct judge *j, uint64_t address, uint64_t size)
 
     return call(j, OB_RAW_DMA_UNMAP, &request, sizeof(request), NULL, 0, NULL);
 }
-

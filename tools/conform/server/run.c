@@ -31,7 +31,9 @@ static enum verdict run_one(struct judge *j, const struct check *check, const st
     double start = now();
     enum verdict verdict = judge_run(j, check);
 
-    if (verdict == FAILED && !o->strict && clause != NULL && clause->source == SOURCE_OUTBOARD)
+    if (o->strict)
+        verdict = verdict == ADVISED ? FAILED : verdict;
+    else if (verdict == FAILED && clause != NULL && clause->source == SOURCE_OUTBOARD)
         verdict = ADVISED;
     report_check(report, &check->is, verdict, j->text, now() - start, print_transcript, j);
     return verdict;

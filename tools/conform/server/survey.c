@@ -90,12 +90,21 @@ static void survey_region(struct judge *j, struct facts *f, uint32_t index)
         f->has |= NEED_EXPRESS;
 }
 
+/* Whether an optional command succeeds. A server that does not know it may be out of step afterwards. */
+static bool optional(struct judge *j, uint16_t command, const void *payload, size_t size, struct ob_raw_message **reply)
+{
+    if (call(j, command, payload, size, NULL, 0, reply) == 0)
+        return true;
+    judge_reconnect(j);
+    return false;
+}
+
 static void survey_io_fds(struct judge *j, struct facts *f, uint32_t index)
 {
     struct ob_raw_io_fds ask = { .argsz = 4096, .index = index };
     struct ob_raw_message *m;
 
-    if (f->region[index].size > 0 && call(j, OB_RAW_GET_REGION_IO_FDS, &ask, sizeof(ask), NULL, 0, &m) == 0 &&
+    if (f->region[index].size > 0 && optional(j, OB_RAW_GET_REGION_IO_FDS, &ask, sizeof(ask), &m) &&
         field32(j, m, 12) > 0)
         f->has |= NEED_IO_FDS;
 }
@@ -125,7 +134,7 @@ static bool probe(struct judge *j, uint32_t feature, uint32_t method)
 {
     uint32_t ask[2] = { sizeof(ask), feature | method | VFIO_DEVICE_FEATURE_PROBE };
 
-    return call(j, OB_RAW_FEATURE, ask, sizeof(ask), NULL, 0, NULL) == 0;
+    return optional(j, OB_RAW_FEATURE, ask, sizeof(ask), NULL);
 }
 
 static void survey_features(struct judge *j, struct facts *f)
@@ -133,7 +142,7 @@ static void survey_features(struct judge *j, struct facts *f)
     uint32_t ask[2] = { 16, VFIO_DEVICE_FEATURE_MIGRATION | VFIO_DEVICE_FEATURE_GET };
     struct ob_raw_message *m;
 
-    if (call(j, OB_RAW_FEATURE, ask, sizeof(ask), NULL, 0, &m) == 0) {
+    if (optional(j, OB_RAW_FEATURE, ask, sizeof(ask), &m)) {
         f->migration_flags = field64(j, m, 8);
         f->has |= NEED_MIGRATION | (f->migration_flags & 4 ? NEED_PRE_COPY : 0);
     }
