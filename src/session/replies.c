@@ -89,6 +89,20 @@ static struct ob_asked *free_asked(struct ob_session *s)
     return NULL;
 }
 
+/* The next id that no message of ours waits with: a client may leave one unanswered while 65536 others pass. */
+static uint16_t free_id(struct ob_session *s)
+{
+    uint16_t id = (uint16_t)s->journal.header->next_id++;
+
+    for (int i = 0; i < OB_SESSION_MAX_ASKED; i++) {
+        if (s->asked[i].used && s->asked[i].request.header.id == id) {
+            id = (uint16_t)s->journal.header->next_id++;
+            i = -1; /* from the first on */
+        }
+    }
+    return id;
+}
+
 int ob_session_request(struct ob_session *s, struct ob_message *m)
 {
     struct ob_asked *asked = free_asked(s);
@@ -101,7 +115,7 @@ int ob_session_request(struct ob_session *s, struct ob_message *m)
     if (s->blocked || s->closing || s->kept || s->position.part > 0 ||
         ob_journal_out_room(&s->journal, s->position.out_tail) < ob_max_message(&s->limits))
         return -EAGAIN;
-    m->header.id = s->journal.header->next_id++;
+    m->header.id = free_id(s);
     ssize_t size = ob_encode_request(out_end(s), out_room(s), m);
     if (size < 0)
         return size;
