@@ -286,6 +286,8 @@ static void take_reply(struct ob_session *s, const uint8_t *bytes, size_t size, 
     int err = ob_check_reply(&reply, bytes, size, &asked, &s->limits, 0);
     if (!err)
         err = ob_reply_error(&reply);
+    if (err == -ENOTCONN)
+        err = -EIO; /* a client that refuses so is there: devices take the other for its end */
     s->ops->answered(s->back, h->id, err ? NULL : &reply, err);
 }
 
