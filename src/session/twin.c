@@ -106,8 +106,8 @@ void ob_twin_flush(struct ob_session *s)
 
     while (unsent(s) && !s->twin.broken) {
         ob_step(sending);
-        ssize_t n = ob_send_bytes(s->twin.fd, s->journal.twin_out + (t->out_sent - t->out_base),
-                                  t->out_tail - t->out_sent);
+        ssize_t n =
+            ob_send_bytes(s->twin.fd, s->journal.twin_out + (t->out_sent - t->out_base), t->out_tail - t->out_sent);
         if (n == -EAGAIN)
             return;
         if (n < 0 && n != -EINTR)

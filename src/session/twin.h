@@ -54,7 +54,8 @@ int ob_twin_send(struct ob_session *s, const struct ob_message *m);
 bool ob_twin_read(struct ob_session *s);
 /* Sends what the client had no room for. */
 void ob_twin_flush(struct ob_session *s);
-/* It is broken: whatever is in flight fails, and all requests from now on. Its descriptor is closed: nobody may wait for it any more. Commits. */
+/* It is broken: whatever is in flight fails, and all requests from now on. Its descriptor is closed: nobody may wait
+ * for it any more. Commits. */
 void ob_twin_end(struct ob_session *s);
 
 /* EPOLLIN, EPOLLOUT: what to wait for on it. */

@@ -523,10 +523,18 @@ static void test_disconnect_unserved(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        OB_TEST_BARE(test_offered),   OB_TEST_BARE(test_not_offered),    OB_TEST_BARE(test_transfers),
-        OB_TEST_BARE(test_unserved),  OB_TEST_BARE(test_answer_on_main), OB_TEST_BARE(test_pieces),
-        OB_TEST_BARE(test_flood),     OB_TEST_BARE(test_closed),         OB_TEST_BARE(test_closed_halfway),
-        OB_TEST_BARE(test_lies),      OB_TEST_BARE(test_lying_answers),  OB_TEST_BARE(test_log),
+        OB_TEST_BARE(test_offered),
+        OB_TEST_BARE(test_not_offered),
+        OB_TEST_BARE(test_transfers),
+        OB_TEST_BARE(test_unserved),
+        OB_TEST_BARE(test_answer_on_main),
+        OB_TEST_BARE(test_pieces),
+        OB_TEST_BARE(test_flood),
+        OB_TEST_BARE(test_closed),
+        OB_TEST_BARE(test_closed_halfway),
+        OB_TEST_BARE(test_lies),
+        OB_TEST_BARE(test_lying_answers),
+        OB_TEST_BARE(test_log),
         OB_TEST_BARE(test_disconnect_unserved),
     };
 

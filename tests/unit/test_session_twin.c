@@ -325,8 +325,7 @@ static void test_no_descriptors(void **state)
 
     ob_session_end(&b->s);
     back_connect(b, false);
-    send_all(b->client, bytes,
-             put_version_text(bytes, 1, "{\"capabilities\":{\"twin_socket\":{\"supported\":true}}}"));
+    send_all(b->client, bytes, put_version_text(bytes, 1, "{\"capabilities\":{\"twin_socket\":{\"supported\":true}}}"));
     int free_number = dup(0);
     close(free_number);
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);

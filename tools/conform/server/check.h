@@ -85,7 +85,7 @@ struct facts {
 };
 
 struct judge {
-    struct ob_raw raw;
+    struct ob_raw raw, twin; /* twin: closed after each check, if that has one */
     struct facts facts;
     struct target *target;
     int timeout_ms;
@@ -154,8 +154,9 @@ int call(struct judge *j, uint16_t command, const void *payload, size_t size, co
 void post(struct judge *j, uint16_t command, const void *payload, size_t size, const int *fds, unsigned nfds);
 /* Sends bytes as they are. */
 void send_bytes(struct judge *j, const void *bytes, size_t size, const int *fds, unsigned nfds);
-/* The next message, which the judge frees. */
+/* The next message, which the judge frees; on another connection than the check's. */
 struct ob_raw_message *receive(struct judge *j, const char *what);
+struct ob_raw_message *receive_on(struct judge *j, struct ob_raw *raw, const char *what);
 /* Reads a field of a message's payload; ends the check if it is not there. */
 uint16_t field16(struct judge *j, const struct ob_raw_message *m, size_t offset);
 uint32_t field32(struct judge *j, const struct ob_raw_message *m, size_t offset);
@@ -166,6 +167,7 @@ uint64_t field64(struct judge *j, const struct ob_raw_message *m, size_t offset)
 int judge_memfd(struct judge *j, uint64_t size);
 int judge_eventfd(struct judge *j);
 int judge_file(struct judge *j, const char *path); /* opened for reading */
+int judge_hold(struct judge *j, int fd);           /* any other; returns it */
 /* A pair of connected sockets: `mine` reads the end when the last copy of `theirs`, which is closed by
  * judge_give(), is closed by the server. */
 void judge_pair(struct judge *j, int *mine, int *theirs);

@@ -6,7 +6,8 @@
 #define TABLES(X) \
     X(header)     \
     X(info)       \
-    X(map)
+    X(map)        \
+    X(twin)
 /* clang-format on */
 
 #define X(area) extern const struct check server_##area##_checks[];

@@ -99,6 +99,11 @@ int judge_file(struct judge *j, const char *path)
     return hold_fd(j, open(path, O_RDONLY | O_CLOEXEC), path);
 }
 
+int judge_hold(struct judge *j, int fd)
+{
+    return hold_fd(j, fd, "descriptor");
+}
+
 void judge_pair(struct judge *j, int *mine, int *theirs)
 {
     int pair[2];
@@ -295,12 +300,17 @@ void send_bytes(struct judge *j, const void *bytes, size_t size, const int *fds,
     got(j, ob_raw_send(&j->raw, bytes, size, fds, nfds), "sending");
 }
 
-struct ob_raw_message *receive(struct judge *j, const char *what)
+struct ob_raw_message *receive_on(struct judge *j, struct ob_raw *raw, const char *what)
 {
     struct ob_raw_message *m;
 
-    got(j, ob_raw_receive(&j->raw, &m), what);
+    got(j, ob_raw_receive(raw, &m), what);
     return hold_message(j, m);
+}
+
+struct ob_raw_message *receive(struct judge *j, const char *what)
+{
+    return receive_on(j, &j->raw, what);
 }
 
 static void read_field(struct judge *j, const struct ob_raw_message *m, size_t offset, void *to, size_t width)
@@ -477,6 +487,7 @@ enum verdict judge_run(struct judge *j, const struct check *check)
     if (setjmp(j->out) == 0)
         run(j);
     ob_raw_close(&j->raw);
+    ob_raw_close(&j->twin);
     release_all(j);
     if (target_died(j->target)) {
         size_t used = strlen(j->text);
@@ -498,12 +509,14 @@ int judge_init(struct judge *j, struct target *target, int timeout_ms)
 {
     *j = (struct judge){ .target = target, .timeout_ms = timeout_ms, .transcript = transcript_new() };
     ob_raw_init(&j->raw, -1);
+    ob_raw_init(&j->twin, -1);
     return j->transcript == NULL ? -ENOMEM : 0;
 }
 
 void judge_free(struct judge *j)
 {
     ob_raw_close(&j->raw);
+    ob_raw_close(&j->twin);
     release_all(j);
     transcript_free(j->transcript);
 }
