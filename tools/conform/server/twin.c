@@ -237,8 +237,9 @@ static struct ob_raw_message *begun(struct judge *j)
 
     device_copy_begin(j, FROM, TO, COUNT);
     command = receive_on(j, &j->twin, "waiting for DMA_READ on the twin socket");
-    want(j, command->header.command == OB_RAW_DMA_READ && field64(j, command, 0) == FROM &&
-                field64(j, command, 8) - 1 < COUNT,
+    want(j,
+         command->header.command == OB_RAW_DMA_READ && field64(j, command, 0) == FROM &&
+             field64(j, command, 8) - 1 < COUNT,
          "on the twin socket came command %u of %u bytes, wanted DMA_READ of up to %u bytes at %#llx",
          command->header.command, command->header.size, COUNT, FROM);
     return command;
@@ -457,9 +458,7 @@ const struct check server_twin_checks[] = {
       check_half_message },
     { { "twin-unread", "VU-TWIN-14", "replies come while a command waits on the twin socket" }, DMA, check_unread },
     { { "twin-ends", "VU-TWIN-15", "the twin socket ends with the connection" }, TWIN, check_ends },
-    { { "twin-unasked-reply", "VU-HDR-25", "a reply to nothing on the twin socket is discarded" },
-      DMA,
-      check_unasked },
+    { { "twin-unasked-reply", "VU-HDR-25", "a reply to nothing on the twin socket is discarded" }, DMA, check_unasked },
     { { "twin-descriptor", "VU-CON-19", "a descriptor that comes over the twin socket is closed" },
       DMA,
       check_descriptor },
