@@ -16,13 +16,6 @@ static struct ob_journal_twin *streams(struct ob_session *s)
     return &s->journal.header->twin;
 }
 
-static bool unsent(const struct ob_session *s)
-{
-    const struct ob_journal_twin *t = &s->journal.header->twin;
-
-    return t->out_sent < t->out_tail;
-}
-
 /* --- Beginning and end ------------------------------------------------------------------------------------------- */
 
 void ob_twin_init(struct ob_session *s)
@@ -64,6 +57,7 @@ int ob_twin_resume(struct ob_session *s)
     s->twin.fd = ob_holder_take(&s->holder, t->key); /* none: it had ended */
     if (t->out_sent == t->out_base)
         ob_journal_store(&t->out_tail, t->out_sent); /* nobody waits for its answer any more */
+    s->twin.full = t->out_sent < t->out_tail;
     return 0;
 }
 
@@ -100,30 +94,39 @@ void ob_twin_end(struct ob_session *s)
 
 /* --- Requests ---------------------------------------------------------------------------------------------------- */
 
-void ob_twin_flush(struct ob_session *s)
+/* As much as the socket takes. */
+static void send_rest(struct ob_session *s)
 {
     struct ob_journal_twin *t = streams(s);
 
-    while (unsent(s) && !s->twin.broken) {
+    while (t->out_sent < t->out_tail) {
         ob_step(sending);
         ssize_t n =
             ob_send_bytes(s->twin.fd, s->journal.twin_out + (t->out_sent - t->out_base), t->out_tail - t->out_sent);
-        if (n == -EAGAIN)
+        if (n == -EINTR)
+            continue;
+        if (n < 0) {
+            s->twin.full = n == -EAGAIN;
+            s->twin.broken = n == -EAGAIN ? 0 : (int)n;
             return;
-        if (n < 0 && n != -EINTR)
-            s->twin.broken = (int)n;
-        if (n > 0) {
-            ob_journal_store(&t->out_sent, t->out_sent + (uint64_t)n);
-            ob_step(sent);
         }
+        ob_journal_store(&t->out_sent, t->out_sent + (uint64_t)n);
+        ob_step(sent);
     }
+}
+
+void ob_twin_flush(struct ob_session *s)
+{
+    s->twin.full = false;
+    if (!s->twin.broken)
+        send_rest(s);
 }
 
 int ob_twin_ready(const struct ob_session *s)
 {
     if (s->twin.fd < 0)
         return -EPIPE;
-    return unsent(s) || s->twin.broken ? -EAGAIN : 0;
+    return s->twin.full || s->twin.broken ? -EAGAIN : 0;
 }
 
 int ob_twin_send(struct ob_session *s, const struct ob_message *m)
@@ -134,8 +137,11 @@ int ob_twin_send(struct ob_session *s, const struct ob_message *m)
         return (int)size;
     ob_journal_store(&t->out_base, t->out_tail); /* nothing is unsent, with the new message or without */
     ob_journal_store(&t->out_tail, t->out_tail + (uint64_t)size);
-    ob_twin_flush(s);
-    return 0;
+    send_rest(s);
+    if (!s->twin.full || t->out_sent > t->out_base)
+        return 0;
+    ob_journal_store(&t->out_tail, t->out_base);
+    return -EAGAIN;
 }
 
 /* --- Answers ----------------------------------------------------------------------------------------------------- */
@@ -184,7 +190,7 @@ bool ob_twin_read(struct ob_session *s)
 
 uint32_t ob_twin_events(const struct ob_session *s)
 {
-    return EPOLLIN | (unsent(s) ? EPOLLOUT : 0);
+    return EPOLLIN | (s->twin.full ? EPOLLOUT : 0);
 }
 
 bool ob_twin_awaits(const struct ob_session *s)

@@ -1,8 +1,9 @@
 /* The twin socket: a second connection, made with the reply to VERSION, for the server's requests and their answers.
  *
  * Theory of operation. A client that can take one says so, and gets one end of a fresh pair of sockets (VU-TWIN-3).
- * From then on the requests of ob_session_request() go there, and answers count there only. One message is on its way
- * at a time, of which a part may wait for the client to read; what the client sends is answers, small enough to lie
+ * From then on the requests of ob_session_request() go there, and answers count there only. A request leaves at once or
+ * not at all: none lies here until the client reads, to come out after a reply to a reset or to whatever else forbade
+ * it. Only the rest of one that the socket took in part has to. What the client sends is answers, small enough to lie
  * whole in the journal, and anything else ends the twin socket.
  *
  * Its end is not the session's (VU-TWIN-11): requests fail with EPIPE from then on, those in flight too, and all else
@@ -32,6 +33,7 @@ struct ob_twin {
     bool used;  /* requests go this way, or nowhere */
     int fd;     /* -1: there is none, or no more */
     int theirs; /* the client's end, until its reply is sent; -1 */
+    bool full;  /* it takes no more: wait for EPOLLOUT */
     int broken; /* -errno: it is of no more use, and ob_twin_end() is to be called */
 };
 
@@ -48,11 +50,11 @@ void ob_twin_close(struct ob_session *s);
 
 /* Whether a request can go now: 0, -EAGAIN, or -EPIPE for good. */
 int ob_twin_ready(const struct ob_session *s);
-/* Sends it, or as much of it as there is room for: perhaps nothing, and never. 0 or -errno. */
+/* Sends it; if the socket turns out to be broken, it went to nobody. 0, -EAGAIN or another -errno. */
 int ob_twin_send(struct ob_session *s, const struct ob_message *m);
 /* Reads once, and gives the answers that are whole to the back. Whether anything came, be it the end. */
 bool ob_twin_read(struct ob_session *s);
-/* Sends what the client had no room for. */
+/* There is room again: for the rest of a request, and for more. */
 void ob_twin_flush(struct ob_session *s);
 /* It is broken: whatever is in flight fails, and all requests from now on. Its descriptor is closed: nobody may wait
  * for it any more. Commits. */

@@ -2,6 +2,9 @@
 
 import os
 import socket
+import struct
+
+from proxy import Message
 
 from mutation import (
     any_of, both, client_replies, close, drop, edit_json, extra_descriptor, no_descriptors, refuse, replies, requests,
@@ -190,5 +193,21 @@ row("twin-part-is-the-end", replies(), while_(part_waits, close), "twin-half-hea
 row("twin-unread-refuses", replies(), while_(commands_wait, refuse(110)), "twin-unread")
 row("twin-unasked-is-the-end", both(client_replies(), on_twin, lambda m: m.request is None), close,
     "twin-unasked-reply")
+def master_off(m):
+    """The reply to a write of COMMAND that turned it off."""
+    payload = m.request.payload if m.request and m.command == 10 else b""
+    return len(payload) >= 18 and struct.unpack_from("<QI", payload) == (4, 7) and not payload[16] & 4
+
+
+def ask_late(connection, m):
+    """A DMA_READ that was made before bus mastering was turned off goes out a round trip after the reply."""
+    if master_off(m):
+        connection.memory["off"] = True
+    elif connection.memory.pop("off", False):
+        return [m, Message(77, 11, 0, 0, struct.pack("<QQ", 0x100000, 64), [], False, bool(connection.twins))]
+    return m
+
+
+row("twin-asks-after-master-off", replies("REGION_WRITE", "GET_INFO"), ask_late, "twin-master-off")
 row("twin-keeps-descriptors", both(client_replies(), on_twin), keep_open,
     "twin-descriptor")

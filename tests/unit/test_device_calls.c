@@ -1,4 +1,5 @@
-/* How many system calls the control loop makes for a request: with a twin socket on which nothing comes, and without. */
+/* How many system calls the control loop makes for a request: with a twin socket on which nothing comes, and without.
+ */
 #include "device_bench.h"
 
 #include <errno.h>

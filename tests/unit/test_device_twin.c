@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include <linux/pci_regs.h>
 
@@ -209,6 +211,35 @@ static void test_unread(void **unused)
     end(client);
 }
 
+static int bytes_waiting(int fd)
+{
+    int n = 0;
+
+    assert_return_code(ioctl(fd, FIONREAD, &n), errno);
+    return n;
+}
+
+/* The guest turns bus mastering off while the socket is full: what is to be written was sent before the reply says so,
+ * and nothing comes behind it, however late the client reads. */
+static void test_bus_master_off(void **unused)
+{
+    struct client *client = begin();
+    const int each = 16 + 16 + (int)LEN;
+    static uint8_t bytes[COPIES * (16 + 16 + LEN)];
+
+    bench_write(&client->bench, 0, GO, TO_GUEST, 4);
+    assert_int_equal(bench_read(&client->bench, 0, LEFT, 4), COPIES);
+    bench_bus_master(&client->bench, false);
+    int sent = bytes_waiting(client->twin.fd);
+    assert_in_range(sent, each, 16 * each); /* no more than are asked for at a time */
+    assert_int_equal(sent % each, 0);
+    assert_int_equal(recv(client->twin.fd, bytes, (size_t)sent, MSG_WAITALL), sent);
+    for (int i = 0; i < 10; i++) /* those that were asked for are unanswered */
+        assert_int_equal(bench_read(&client->bench, 0, LEFT, 4), sent / each);
+    assert_int_equal(bytes_waiting(client->twin.fd), 0);
+    end(client);
+}
+
 /* It closes the twin socket: all fail, those that were asked for and those that waited, and all that follow. */
 static void test_closed(void **unused)
 {
@@ -265,10 +296,8 @@ static void test_client_goes(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_copies),
-        cmocka_unit_test(test_unread),
-        cmocka_unit_test(test_closed),
-        cmocka_unit_test(test_client_goes),
+        cmocka_unit_test(test_copies), cmocka_unit_test(test_unread),      cmocka_unit_test(test_bus_master_off),
+        cmocka_unit_test(test_closed), cmocka_unit_test(test_client_goes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,7 @@
 /* twin.c: VU-TWIN: the socket of its own that a client gives the server's requests. */
 #include "exerciser.h"
 
-#include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -380,10 +380,13 @@ static void check_descriptor(struct judge *j)
 static void check_unread(struct judge *j)
 {
     struct memory main, twin;
+    struct pollfd waiting;
 
     take_twin(j, offer);
     ready(j, &main, &twin);
+    waiting = (struct pollfd){ .fd = j->twin.fd, .events = POLLIN };
     device_copy_begin(j, FROM, TO, COUNT);
+    want(j, poll(&waiting, 1, j->timeout_ms) == 1, "nothing came over the twin socket for %d ms", j->timeout_ms);
     for (unsigned i = 0; i < 4; i++)
         want_alive(j, "GET_INFO while a command waits on the twin socket");
     want_ok(j, map(j, TO + ROOM, j->facts.page, 3, -1, 0), "DMA_MAP while a command waits on the twin socket");
@@ -413,6 +416,31 @@ static void check_unasked(struct judge *j)
     serve_twin(j);
     want(j, device_copy_end(j) == 0, "the device's copy failed after a reply to nothing on the twin socket");
     copied(j, &twin, "after a reply to nothing");
+}
+
+/* Bus mastering goes off in the middle of a copy. What is there when the reply is, was sent before it. */
+static void check_master_off(struct judge *j)
+{
+    struct memory main, twin;
+    struct ob_raw_message *command;
+    struct pollfd waiting;
+    uint8_t bytes[256];
+    size_t size;
+
+    take_twin(j, offer);
+    ready(j, &main, &twin);
+    command = begun(j);
+    config_write(j, 4, 2, 3);
+    waiting = (struct pollfd){ .fd = j->twin.fd, .events = POLLIN };
+    while (poll(&waiting, 1, 0) == 1)
+        receive_on(j, &j->twin, "a command that was sent before");
+    size = build_answer(bytes, command, &twin);
+    got(j, ob_raw_send(&j->twin, bytes, size, NULL, 0), "answering on the twin socket");
+    for (unsigned i = 0; i < 8; i++)
+        want_alive(j, "GET_INFO after bus mastering was turned off");
+    want(j, poll(&waiting, 1, 0) == 0,
+         "something came over the twin socket after the reply to the write that turned bus mastering off");
+    want(j, main.reads + main.writes == 0, "DMA came over the main socket after bus mastering was turned off");
 }
 
 #define TWIN (CHECK_BARE | NEED_TWIN)
@@ -458,6 +486,9 @@ const struct check server_twin_checks[] = {
       check_half_message },
     { { "twin-unread", "VU-TWIN-14", "replies come while a command waits on the twin socket" }, DMA, check_unread },
     { { "twin-ends", "VU-TWIN-15", "the twin socket ends with the connection" }, TWIN, check_ends },
+    { { "twin-master-off", "VU-TWIN-16", "no command comes behind the reply that says that bus mastering is off" },
+      DMA,
+      check_master_off },
     { { "twin-unasked-reply", "VU-HDR-25", "a reply to nothing on the twin socket is discarded" }, DMA, check_unasked },
     { { "twin-descriptor", "VU-CON-19", "a descriptor that comes over the twin socket is closed" },
       DMA,
