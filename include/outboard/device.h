@@ -283,7 +283,7 @@ struct ob_ops {
      * session may not. */
     int (*quiesce)(struct ob_req *req);
     /* Registers already hold their reset values when this is called; state outside register tables, and timers, are the
-     * class's. */
+     * class's. Copies that wait for the client (ob_dma_copy) are given up afterwards. */
     int (*reset)(struct ob_req *req, enum ob_reset kind);
     /* After a write to configuration space [off, off + len) took effect. */
     void (*config)(struct ob_dev *dev, uint32_t off, uint32_t len);
@@ -416,7 +416,8 @@ struct ob_dma {
     void *buf;
     size_t len; /* bytes */
     bool to_guest;
-    void (*done)(struct ob_dma *dma, int err); /* [W]; 0 or -errno (-ENOTCONN: the client went) */
+    /* [W]; 0 or -errno (-ENOTCONN: the client went, or stopped the device; -ECANCELED: the device was reset) */
+    void (*done)(struct ob_dma *dma, int err);
     struct ob_dma_private {
         struct ob_dma *next;
         struct ob_worker *worker;
@@ -428,9 +429,9 @@ struct ob_dma {
 /* [W] OB_DONE: copied, done() is not called. OB_LATER: memory that the client serves by messages; done() follows, and
  * may free the struct or use it again. Never let a request's reply wait for it: -EDEADLK is then that reply (there are
  * clients that serve memory only while they are not waiting for a reply). Here or in done(): -EFAULT (not mapped),
- * -EACCES (not permitted), -ENOTCONN (the client went, and with it the session), -EPIPE (the client has closed its twin
- * socket, and serves no memory in this session any more), -EPROTO, or what the client refused with (-EIO for its
- * ENOTCONN). Part may have been copied before an error. */
+ * -EACCES (not permitted), -ENOTCONN (the client went, and with it the session), -ECANCELED, -EPIPE (the client has
+ * closed its twin socket, and serves no memory in this session any more), -EPROTO, or what the client refused with
+ * (-EIO for its ENOTCONN). Part may have been copied before an error. */
 OB_PUBLIC int ob_dma_copy(struct ob_worker *worker, struct ob_dma *dma);
 /* [W] Pieces of guest memory that stay mapped until unpinned, on the same worker, and before it ends; prot: PROT_READ
  * (the device reads) | PROT_WRITE. Fills iov[] and pins[], `max` entries each, and returns how many; or -EFAULT (not

@@ -307,7 +307,8 @@ void ob_signals_poll(struct ob_dev *dev);
 /* dma.c */
 void ob_dma_send(struct ob_dev *dev);
 void ob_dma_answered(struct ob_dev *dev, uint16_t id, const struct ob_message *reply, int err);
-void ob_dma_fail_all(struct ob_dev *dev);
+/* Ends all copies by message with that error. */
+void ob_dma_fail_all(struct ob_dev *dev, int err);
 void ob_dma_run_completed(struct ob_worker *worker);
 
 /* worker.c */

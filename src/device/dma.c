@@ -220,19 +220,21 @@ void ob_dma_answered(struct ob_dev *dev, uint16_t id, const struct ob_message *r
     complete(dma, err);
 }
 
-void ob_dma_fail_all(struct ob_dev *dev)
+void ob_dma_fail_all(struct ob_dev *dev, int err)
 {
     pthread_mutex_lock(&dev->lock);
     struct ob_dma *lists[2] = { dev->dma_sent, dev->dma_queue.first };
     dev->dma_sent = NULL;
     dev->dma_queue.first = NULL;
     pthread_mutex_unlock(&dev->lock);
-    for (struct ob_dma *dma = lists[0]; dma; dma = dma->lib.next)
+    for (struct ob_dma *dma = lists[0]; dma; dma = dma->lib.next) {
         sent_piece_written(dev, dma, at_most_a_piece(dma->len - dma->lib.copied));
+        ob_session_forget(&dev->session, dma->lib.id);
+    }
     for (int i = 0; i < 2; i++) {
         for (struct ob_dma *dma = lists[i]; dma;) {
             struct ob_dma *next = dma->lib.next;
-            complete(dma, -ENOTCONN);
+            complete(dma, err);
             dma = next;
         }
     }

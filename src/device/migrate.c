@@ -122,7 +122,7 @@ static int quiesce(struct ob_dev *dev, int err)
 
     if (!req->quiescing) {
         freeze(dev);
-        ob_dma_fail_all(dev);
+        ob_dma_fail_all(dev, -ENOTCONN);
         ob_dev_commit(dev); /* whatever becomes of quiesce() */
         req->quiescing = true;
         dev->vault.dirty[OB_PART_STATE] = true;

@@ -48,7 +48,8 @@ int ob_reset_finish(struct ob_dev *dev, bool again, enum ob_reset kind)
 
     req->resetting = false;
     if (again)
-        reset_library(dev, kind); /* what was done before the request was kept has been undone */
+        reset_library(dev, kind);     /* what was done before the request was kept has been undone */
+    ob_dma_fail_all(dev, -ECANCELED); /* once the class knows of the reset */
     if (req->kind == OB_REQ_RESET) {
         struct ob_message reply = { 0 };
         ob_migrate_reset(dev);
@@ -89,7 +90,7 @@ void ob_end_go_on(struct ob_dev *dev)
 static void end_effects(struct ob_dev *dev)
 {
     ob_set_phase(dev, OB_PHASE_QUIESCING);
-    ob_dma_fail_all(dev);
+    ob_dma_fail_all(dev, -ENOTCONN);
     ob_signals_disconnect(dev);
     ob_migrate_end(dev);
     ob_dev_commit(dev); /* whatever becomes of quiesce() */

@@ -100,6 +100,13 @@ void ob_session_take_reply(struct ob_session *s, const uint8_t *bytes, size_t si
     s->ops->answered(s->back, h->id, err ? NULL : &reply, err);
 }
 
+void ob_session_forget(struct ob_session *s, uint16_t id)
+{
+    for (int i = 0; i < OB_SESSION_MAX_ASKED; i++)
+        if (s->asked[i].request.header.id == id)
+            s->asked[i].used = false;
+}
+
 static struct ob_asked *free_asked(struct ob_session *s)
 {
     for (int i = 0; i < OB_SESSION_MAX_ASKED; i++)

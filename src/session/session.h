@@ -115,6 +115,8 @@ void ob_session_complete(struct ob_session *s, int err);
  * returned. -EAGAIN: not now, ask again after ob_session_advance(), ob_twin_flush() or an answer; -ENOTCONN; -EPIPE:
  * the client has ended its twin socket. May commit. */
 int ob_session_request(struct ob_session *s, struct ob_message *m);
+/* Nobody waits for the reply to that request of ours any more: it is thrown away when it comes. */
+void ob_session_forget(struct ob_session *s, uint16_t id);
 
 /* Whether VERSION is agreed upon, so that the journal's `peer` says what the client offered. */
 static inline bool ob_session_negotiated(const struct ob_session *s)

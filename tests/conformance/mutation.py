@@ -2,6 +2,8 @@
 
     row("reply-id-plus-one", replies(), change(id=lambda m: m.id + 1), "reply-id")
 
+A variant() is no fault: what it changes is left to the server, and the checks it names still pass.
+
 A selector takes a message and says whether the row touches it. A transformation gets the connection and the message and
 returns what goes on instead: a message, several, or None for nothing; it may change the message it was given.
 """
@@ -14,7 +16,7 @@ import pathlib
 import struct
 from typing import Callable
 
-from proxy import COMMANDS, ERROR, NO_REPLY, REPLY, Message
+from proxy import COMMANDS, ERROR, NO_REPLY, REPLY, Gone, Message
 
 
 @dataclasses.dataclass
@@ -23,7 +25,8 @@ class Mutation:
     touches: Callable
     transform: Callable
     caught_by: tuple  # names of checks, each of which fails because of it
-    server: str  # the device behind the proxy: testdev, or one that `outboard serve` has
+    server: str  # the device behind the proxy: testdev, or one that `outboard serve` has; ",KEY=VALUE..." are options
+    timeout: int = 3000  # of the judge, ms: short where a check waits for what never comes
 
     def apply(self, connection, message):
         if not self.touches(message):
@@ -32,25 +35,33 @@ class Mutation:
 
 
 ROWS = {}
+VARIANTS = {}
 
 
-def row(name, touches, transform, *caught_by, server="testdev"):
+def row(name, touches, transform, *caught_by, server="testdev", timeout=3000):
     if name in ROWS:
         raise ValueError(f"two rows are called {name}")
     if not caught_by:
         raise ValueError(f"{name}: no check is named")
-    ROWS[name] = Mutation(name, touches, transform, caught_by, server)
+    ROWS[name] = Mutation(name, touches, transform, caught_by, server, timeout)
+
+
+def variant(name, touches, transform, *checks, server="testdev"):
+    """Another way to conform: none of these checks, which are patterns here, may notice it."""
+    if name in ROWS or name in VARIANTS:
+        raise ValueError(f"two rows are called {name}")
+    VARIANTS[name] = Mutation(name, touches, transform, checks, server)
 
 
 def load():
-    """Every row of every mutations_*.py."""
+    """Every row of every mutations_*.py; the variants are in VARIANTS then."""
     for path in sorted(pathlib.Path(__file__).resolve().parent.glob("mutations_*.py")):
         importlib.import_module(path.stem)
     return ROWS
 
 
 def find(name):
-    return load().get(name)
+    return load().get(name) or VARIANTS.get(name)
 
 
 # --- Which messages ----------------------------------------------------------------------------------------------
@@ -82,6 +93,10 @@ def client_replies(*commands):
     return _select(commands, True, True)
 
 
+def every(_):
+    return True
+
+
 def both(*selectors):
     """Messages that all of these touch."""
     return lambda m: all(touches(m) for touches in selectors)
@@ -103,9 +118,29 @@ def posted(m):
     return bool(m.flags & NO_REPLY)
 
 
+def unknown(m):
+    """A command that is in no table."""
+    return m.command not in COMMANDS.values()
+
+
+def lost(m):
+    """A header whose size makes no sense, or is beyond the proxy's; the payload is what is behind it."""
+    return m.size is not None
+
+
+def cut_off(m):
+    """The client went in the middle of it."""
+    return m.cut_off is not None
+
+
 def nth(number):
     """The one of its command and kind before which so many came on the connection."""
     return lambda m: m.number == number
+
+
+def checks_only(m):
+    """Not the survey's three connections: when it fails, no check is made."""
+    return m.connection >= 3
 
 
 def field(where, offset, form, test):
@@ -116,6 +151,49 @@ def field(where, offset, form, test):
             return False
         return bool(test(struct.unpack_from("<" + form, payload, offset)[0]))
     return touches
+
+
+GET, SET, PROBE = 1 << 16, 1 << 17, 1 << 18
+MIGRATION, DEVICE_STATE, LOG_START, LOG_STOP, LOG_REPORT = 1, 2, 6, 7, 8
+FAILED, STOP, RUNNING, STOP_COPY, RESUMING, RUNNING_P2P, PRE_COPY, PRE_COPY_P2P = range(8)
+
+
+def _word(payload, offset):
+    return struct.unpack_from("<I", payload, offset)[0] if len(payload) >= offset + 4 else None
+
+
+def _feature(test):
+    """A request of DEVICE_FEATURE whose flags pass, or a reply to one."""
+    def touches(m):
+        asked = (m.request if m.is_reply else m) or m
+        flags = _word(asked.payload, 4)
+        return m.command == COMMANDS["DEVICE_FEATURE"] and flags is not None and bool(test(flags))
+    return touches
+
+
+def asks(test):
+    """Requests of DEVICE_FEATURE with these flags, or with flags that pass the test."""
+    return both(requests("DEVICE_FEATURE"), _feature(test if callable(test) else lambda flags: flags == test))
+
+
+def answers(test):
+    """The replies to them."""
+    return both(replies("DEVICE_FEATURE"), _feature(test if callable(test) else lambda flags: flags == test))
+
+
+def sets(*states):
+    """Requests to set the migration state to one of these."""
+    return both(asks(SET | DEVICE_STATE), lambda m: _word(m.payload, 8) in states)
+
+
+def has_set(*states):
+    """The replies to them that are no refusals."""
+    return both(answers(SET | DEVICE_STATE), accepted, lambda m: _word(m.request.payload, 8) in states)
+
+
+def in_state(*states):
+    """As far as the client knows; None: after a transition that failed it does not."""
+    return lambda m: m.state in states
 
 
 # --- What is done to them ----------------------------------------------------------------------------------------
@@ -174,6 +252,35 @@ def accept(payload=b""):
     return transform
 
 
+def echo(request):
+    """For accept(): the request's payload."""
+    return request.payload
+
+
+def before(*makers):
+    """Has the server execute other requests first, unanswered; each is made from the message."""
+    return lambda _, m: [make(m) for make in makers] + [m]
+
+
+def behind(*makers):
+    """And afterwards."""
+    return lambda _, m: [m] + [make(m) for make in makers]
+
+
+def posted_request(command, payload=b"", fds=None):
+    """For before() and behind(). Functions give the payload and descriptors from the message."""
+    return lambda m: Message(m.id, COMMANDS[command], NO_REPLY, 0, payload(m) if callable(payload) else payload,
+                             fds(m) if fds else [], True)
+
+
+def posted_set(state):
+    return posted_request("DEVICE_FEATURE", struct.pack("<4I", 16, SET | DEVICE_STATE, state, 0))
+
+
+def posted_write(region, offset, data):
+    return posted_request("REGION_WRITE", struct.pack("<QII", offset, region, len(data)) + data)
+
+
 def no_descriptors(_, m):
     m.fds = []
     return m
@@ -182,6 +289,14 @@ def no_descriptors(_, m):
 def extra_descriptor(_, m):
     m.fds = m.fds + [os.open("/dev/null", os.O_RDWR)]
     return m
+
+
+def descriptor(make):
+    """Other descriptors instead; `make` gives a new one for each that came."""
+    def transform(_, m):
+        m.fds = [make(fd) for fd in m.fds]
+        return m
+    return transform
 
 
 def shorter(count):
@@ -198,10 +313,97 @@ def longer(data):
     return transform
 
 
+def padded(data):
+    """Bytes that are not there are read all the same: a payload shorter than `data` is completed from it."""
+    def transform(_, m):
+        m.payload = m.payload + data[len(m.payload):]
+        return m
+    return transform
+
+
+def answered(_, m):
+    """A posted command is executed as if it were not posted."""
+    m.flags &= ~NO_REPLY
+    return m
+
+
 def close(connection, m):
     """Ends the client's connection instead."""
-    from proxy import Gone
     raise Gone
+
+
+def crash(connection, m):
+    """The server's process ends."""
+    connection.proxy.crash()
+
+
+def use_memory(mebibytes):
+    """The process uses so much more, for good, each time."""
+    def transform(connection, m):
+        connection.proxy.memory.setdefault("used", []).append(b"\1" * (mebibytes << 20))
+        return m
+    return transform
+
+
+def refuse_and_close(error):
+    def transform(connection, m):
+        connection.forward(m.reply(error=error))
+        return close(connection, m)
+    return transform
+
+
+def when(condition, transform):
+    """A condition on the connection and the message."""
+    return lambda connection, m: transform(connection, m) if condition(connection, m) else m
+
+
+def complete(_, m):
+    """What is missing of a message that was cut off is taken for zeroes."""
+    if len(m.cut_off) < 16:
+        return m
+    m.payload = m.payload.ljust(m.size - 16, b"\0")
+    m.cut_off = None
+    return m
+
+
+def keep_descriptors(connection, m):
+    """They stay open for good."""
+    connection.proxy.memory.setdefault("kept", []).extend(os.dup(fd) for fd in m.fds)
+    return m
+
+
+def postpone(which, behind=1):
+    """Those that `which` touches go behind so many that follow; the row has to touch all that may follow."""
+    def transform(connection, m):
+        held = connection.memory.setdefault("postponed", [])
+        for item in held:
+            item[1] -= 1
+        due = [one for one, left in held if left == 0]
+        connection.memory["postponed"] = [item for item in held if item[1] > 0]
+        if not which(m):
+            return [m] + due
+        connection.memory["postponed"].append([m.copy(), behind])
+        return due
+    return transform
+
+
+def spin(where):
+    """Connections of which this is true do not sleep from now on."""
+    def transform(connection, m):
+        connection.proxy.spins = where
+        return m
+    return transform
+
+
+def hoard(connection, m):
+    """All that the client sends is read, however much waits for the server."""
+    connection.server.hoards = True
+    return m
+
+
+def asked_by_server(connection):
+    """The server's commands that have no reply yet."""
+    return [m for waiting in connection.asked.values() for m in waiting if not m.from_client]
 
 
 def then(*transforms):

@@ -4,12 +4,10 @@ import os
 import socket
 import struct
 
+from mutation import (any_of, asked_by_server, both, client_replies, close, descriptor, drop, edit_json,
+                      extra_descriptor, keep_descriptors, no_descriptors, refuse, replies, requests, row,
+                      server_requests, when)
 from proxy import Message
-
-from mutation import (
-    any_of, both, client_replies, close, drop, edit_json, extra_descriptor, no_descriptors, refuse, replies, requests,
-    row, server_requests,
-)
 
 VERSION = replies("VERSION")
 
@@ -55,14 +53,6 @@ def count_index_from_one(capabilities):
         capabilities["twin_socket"]["fd_index"] += 1
 
 
-def replace_descriptor(make):
-    def transform(_, m):
-        if m.fds:
-            m.fds[0] = make()
-        return m
-    return transform
-
-
 def same_descriptor(connection, m):
     """Gives to every client what the first one got."""
     first = connection.proxy.memory
@@ -74,15 +64,15 @@ def same_descriptor(connection, m):
 
 
 row("twin-given-unasked", asked_without(b"twin_socket"), give_twin, "twin-not-offered")
-row("twin-given-to-who-declines", asked_with(b'"supported":false'), give_twin, "twin-declined")
+row("twin-given-to-who-declines", asked_with(b'"supported":false'), give_twin, "twin-not-offered")
 row("twin-given-without-room", asked_with(b'"max_msg_fds":0'), give_twin, "twin-no-descriptors")
 row("twin-promised-without-room", asked_with(b'"max_msg_fds":0'), edit_json(promise_twin), "twin-no-descriptors")
 row("twin-without-index", VERSION, edit_json(lose_index), "twin-fd-index")
 row("twin-index-from-one", VERSION, edit_json(count_index_from_one), "twin-fd-index")
 row("twin-without-descriptor", VERSION, no_descriptors, "twin-fd-index")
 row("twin-second-descriptor", both(VERSION, lambda m: m.fds), extra_descriptor, "twin-one-descriptor")
-row("twin-is-a-file", VERSION, replace_descriptor(lambda: os.open("/dev/null", os.O_RDWR)), "twin-connected")
-row("twin-unconnected", VERSION, replace_descriptor(lambda: socket.socket(socket.AF_UNIX).detach()), "twin-connected")
+row("twin-is-a-file", VERSION, descriptor(lambda _: os.open("/dev/null", os.O_RDWR)), "twin-connected")
+row("twin-unconnected", VERSION, descriptor(lambda _: socket.socket(socket.AF_UNIX).detach()), "twin-connected")
 row("twin-same-for-all", VERSION, same_descriptor, "twin-fresh")
 row("twin-index-refused", both(requests("VERSION"), lambda m: b"fd_index" in m.payload), refuse(22),
     "twin-fd-index-ignored")
@@ -138,7 +128,7 @@ def one_twin_for_good(connection, m):
 
 
 row("twin-end-is-the-end", twin_ends, close, "twin-closed", "twin-closed-in-flight")
-row("twin-end-unnoticed", twin_ends, drop, "twin-closed-in-flight")
+row("twin-end-unnoticed", twin_ends, drop, "twin-closed-in-flight", timeout=1000)
 row("twin-end-falls-back",
     any_of(twin_ends, server_requests("DMA_READ", "DMA_WRITE"), client_replies("DMA_READ", "DMA_WRITE")), fall_back,
     "twin-closed-main")
@@ -153,15 +143,9 @@ def keep_twin(connection, m):
     return m
 
 
-row("twin-outlives-connection", VERSION, keep_twin, "twin-ends")
+row("twin-outlives-connection", VERSION, keep_twin, "twin-ends", timeout=1000)
 
 # --- What a client can do to it
-
-
-def keep_open(connection, m):
-    """A copy of each descriptor that comes along stays."""
-    connection.proxy.memory.setdefault("kept", []).extend(os.dup(fd) for fd in m.fds)
-    return m
 
 
 def execute(connection, m):
@@ -181,16 +165,12 @@ def part_waits(connection, m):
 
 
 def commands_wait(connection, m):
-    return any(waiting for (from_client, twin, *_), waiting in connection.asked.items() if twin and not from_client)
-
-
-def while_(holds, transform):
-    return lambda connection, m: transform(connection, m) if holds(connection, m) else m
+    return any(one.twin for one in asked_by_server(connection))
 
 
 row("twin-executes", any_of(both(requests("REGION_WRITE"), on_twin), replies("REGION_WRITE")), execute, "twin-command")
-row("twin-part-is-the-end", replies(), while_(part_waits, close), "twin-half-header", "twin-half-message")
-row("twin-unread-refuses", replies(), while_(commands_wait, refuse(110)), "twin-unread")
+row("twin-part-is-the-end", replies(), when(part_waits, close), "twin-half-header", "twin-half-message")
+row("twin-unread-refuses", replies(), when(commands_wait, refuse(110)), "twin-unread")
 row("twin-unasked-is-the-end", both(client_replies(), on_twin, lambda m: m.request is None), close,
     "twin-unasked-reply")
 def master_off(m):
@@ -209,5 +189,5 @@ def ask_late(connection, m):
 
 
 row("twin-asks-after-master-off", replies("REGION_WRITE", "GET_INFO"), ask_late, "twin-master-off")
-row("twin-keeps-descriptors", both(client_replies(), on_twin), keep_open,
-    "twin-descriptor")
+row("twin-keeps-descriptors", both(client_replies(), on_twin), keep_descriptors,
+    "twin-descriptor", timeout=1000)

@@ -4,10 +4,10 @@
     proxy.py [--mutation NAME] (--fd N | --socket-path PATH) -- SERVER [ARG...]
     proxy.py [--mutation NAME] (--fd N | --socket-path PATH) --connect PATH
 
-It serves clients, one after the other, at PATH or on a descriptor, and passes their messages to a server:
-one that it starts, with --socket-path=PATH appended, or one that listens already. Messages go on one by one, as they
-came: each in a segment of its own, its descriptors with its first byte. A twin socket that the server offers is passed
-through in the same way, its end too.
+It serves clients, any number at a time, at PATH or on a descriptor, and passes the messages of each over a connection
+of its own to a server: one that it starts, with --socket-path=PATH appended, or one that listens already. Messages go
+on one by one, as they came: each in a segment of its own, its descriptors with its first byte. A twin socket that the
+server offers is passed through in the same way, its end too.
 
 Without a mutation nothing is changed, so that a conforming pair of peers does not notice the proxy. With one, the rows
 of mutations_*.py say which messages are changed, dropped, answered here, cut, repeated.
@@ -27,7 +27,9 @@ import subprocess
 import sys
 import tempfile
 import termios
+import threading
 import time
+import traceback
 from typing import Callable, Optional
 
 HEADER = struct.Struct("<HHIII")
@@ -39,7 +41,7 @@ COMMANDS = {
     "DEVICE_RESET": 13, "REGION_WRITE_MULTI": 15, "DEVICE_FEATURE": 16, "MIG_DATA_READ": 17, "MIG_DATA_WRITE": 18,
 }
 MAX_MESSAGE = 4 << 20
-MAX_FDS = 64
+MAX_FDS = 253  # the kernel's
 MAX_PENDING = 256 << 10  # bytes that wait for a reader: beyond, no more is read from the other side
 
 
@@ -61,12 +63,19 @@ class Message:
     join: bool = False  # kept back, and sent in one segment with the message behind it
     number: int = 0  # how many of its command and kind came before it on this connection
     ends: bool = False  # it is no message but the end of the twin socket, which its sender closed
+    connection: int = 0  # which of the proxy's it is on, from 0
+    breaks: tuple = ()  # offsets in it at which a read of ours ended
+    late_fds: bool = False  # its descriptors did not come with its first byte
+    cut_off: Optional[bytes] = None  # all that came of it before the end of the connection
+    state: Optional[int] = 2  # of migration, as far as the client could know when this came; None: it cannot
 
     @property
     def is_reply(self):
         return bool(self.flags & REPLY) or self.request is not None
 
     def bytes(self):
+        if self.cut_off is not None:
+            return self.cut_off
         size = HEADER.size + len(self.payload) if self.size is None else self.size
         return HEADER.pack(self.id & 0xffff, self.command & 0xffff, size & 0xffffffff, self.flags, self.error) \
             + self.payload
@@ -92,10 +101,13 @@ class Stream:
     def __init__(self, sock):
         self.socket = sock
         self.buffer = b""
-        self.fds = []  # (position in the buffer, descriptor)
+        self.breaks = []  # positions in the buffer at which a read ended
+        self.fds = []  # (position in the buffer, where the read that brought it began, descriptor)
+        self.lost = False  # a header made no sense, or announced too much: what follows is passed on as it is
         self.held = []  # messages that go with the next
         self.pending = []  # (bytes, descriptors) that there was no room for
         self.pending_size = 0
+        self.hoards = False  # takes any number of pending bytes
         sock.setblocking(False)
 
     def receive(self):
@@ -110,28 +122,39 @@ class Stream:
         if not data:
             raise Gone
         # Linux ends a read with the segment that carried descriptors, so these came with its last message.
-        self.fds += [(len(self.buffer) + len(data) - 1, fd) for fd in fds]
+        self.fds += [(len(self.buffer) + len(data) - 1, len(self.buffer), fd) for fd in fds]
         self.buffer += data
+        self.breaks.append(len(self.buffer))
 
     def messages(self, from_client, twin):
-        while len(self.buffer) >= HEADER.size:
+        """What is complete. A header that makes no sense, or announces too much, comes with all that is behind it."""
+        while len(self.buffer) >= HEADER.size and not self.lost:
             ident, command, size, flags, error = HEADER.unpack_from(self.buffer)
-            if size < HEADER.size or size > MAX_MESSAGE:
-                # Nobody can follow this stream: pass the rest on as it is.
-                raw, self.buffer = self.buffer, b""
-                yield raw
+            self.lost = size < HEADER.size or size > MAX_MESSAGE
+            if len(self.buffer) < size and not self.lost:
                 return
-            if len(self.buffer) < size:
-                return
-            payload = self.buffer[HEADER.size:size]
-            fds = [fd for at, fd in self.fds if at < size]
-            self.fds = [(at - size, fd) for at, fd in self.fds if at >= size]
-            self.buffer = self.buffer[size:]
-            yield Message(ident, command, flags, error, payload, fds, from_client, twin)
+            breaks = tuple(at for at in self.breaks if at < size)
+            late = any(0 < start for at, start, _ in self.fds if at < size)
+            data, fds = self.take(len(self.buffer) if self.lost else size)
+            yield Message(ident, command, flags, error, data[HEADER.size:], fds, from_client, twin,
+                          size=size if self.lost else None, breaks=breaks, late_fds=late)
 
-    def rest(self):
-        raw, self.buffer = self.buffer, b""
-        return raw
+    def take(self, size):
+        """The first bytes, and the descriptors that came with them."""
+        data, self.buffer = self.buffer[:size], self.buffer[size:]
+        fds = [fd for at, _, fd in self.fds if at < size]
+        self.fds = [(at - size, start - size, fd) for at, start, fd in self.fds if at >= size]
+        self.breaks = [at - size for at in self.breaks if at > size]
+        return data, fds
+
+    def rest(self, from_client, twin):
+        """What came of a message whose end will not come; None: nothing."""
+        if not self.buffer and not self.fds:
+            return None
+        data, fds = self.take(len(self.buffer))
+        ident, command, size, flags, error = HEADER.unpack_from(data + bytes(HEADER.size))
+        return Message(ident, command, flags, error, data[HEADER.size:], fds, from_client, twin, size=size,
+                       cut_off=data)
 
     def wait_taken(self):
         """Until the peer has read what was sent: two sends are two segments, but a reader may find them as one."""
@@ -161,14 +184,20 @@ class Stream:
                     self.pending.pop(0)
         except BlockingIOError:
             pass
-        except OSError as error:
-            raise Gone from error
+        except OSError:
+            self.drop_pending()  # it has closed: what it sent before is read first
+
+    def drop_pending(self):
+        for fd in [fd for _, fds in self.pending for fd in fds]:
+            os.close(fd)
+        self.pending, self.pending_size = [], 0
 
     def close(self):
         self.socket.close()
-        for fd in [fd for _, fd in self.fds] + [fd for _, fds in self.pending for fd in fds]:
+        for _, _, fd in self.fds:
             os.close(fd)
-        self.fds, self.pending, self.pending_size = [], [], 0
+        self.fds = []
+        self.drop_pending()
 
     def send(self, message):
         if message.join:
@@ -190,13 +219,16 @@ class Stream:
 class Connection:
     """A client, its server, and the messages between them. `memory` belongs to the mutation."""
 
-    def __init__(self, proxy, client, server):
+    def __init__(self, proxy, client, server, number):
         self.proxy = proxy
+        self.number = number  # Message.connection
         self.client, self.server = Stream(client), Stream(server)
         self.twins = {}
         self.asked = {}  # requests that wait for their reply: (from the client, twin, id, command): [message]
         self.seen = {}
+        self.state = 2  # Message.state
         self.memory = {}
+        self.kept = []  # descriptors that a mutation keeps, until the connection ends
         self.epoll = select.epoll()
         self.streams = {}
         for stream, other, from_client, twin in ((self.client, self.server, True, False),
@@ -210,7 +242,7 @@ class Connection:
 
     def choose_events(self):
         for fd, (stream, other, *_) in self.streams.items():
-            room = other.pending_size < MAX_PENDING
+            room = other.pending_size < MAX_PENDING or other.hoards
             self.epoll.modify(fd, (select.EPOLLIN if room else 0) | (select.EPOLLOUT if stream.pending else 0))
 
     def interpose_twin(self, m):
@@ -222,10 +254,9 @@ class Connection:
         index = int(digits[:len(digits) - len(digits.lstrip(b"0123456789"))] or b"-1")
         if not 0 <= index < len(m.fds):
             return
-        fds = m.fds
-        server = socket.socket(fileno=fds[index])
+        server = socket.socket(fileno=m.fds[index])
         ours, client = socket.socketpair()
-        fds[index] = client.detach()
+        m.fds[index] = client.detach()
         a, b = Stream(ours), Stream(server)
         self.twins = {True: b, False: a}  # by sender: where its messages go
         self.watch(a, b, True, True)
@@ -248,8 +279,24 @@ class Connection:
         kind = (m.from_client, m.command, m.is_reply)
         m.number = self.seen.get(kind, 0)
         self.seen[kind] = m.number + 1
+        m.connection = self.number
         if not m.flags & (REPLY | NO_REPLY):
             self.asked.setdefault(key, []).append(m)
+
+    def follow(self, m):
+        """A reply that goes to the client may tell it of another state of migration."""
+        if m.from_client or not m.is_reply or m.request is None:
+            return
+        failed, asked = m.flags & ERROR, m.request.payload
+        if m.command == COMMANDS["DEVICE_RESET"] and not failed:
+            self.state = 2
+        if m.command != COMMANDS["DEVICE_FEATURE"] or len(asked) < 8:
+            return
+        flags = int.from_bytes(asked[4:8], "little")
+        if flags == 0x20002 and len(asked) >= 12:  # SET of MIG_DEVICE_STATE
+            self.state = None if failed else int.from_bytes(asked[8:12], "little")
+        if flags == 0x10002 and not failed and len(m.payload) >= 12:  # GET
+            self.state = int.from_bytes(m.payload[8:12], "little")
 
     def pair(self, m):
         """A message with the reply bit answers the oldest request of its id; some peers' refusals lack the bit."""
@@ -263,17 +310,11 @@ class Connection:
         return self.server if from_client else self.client
 
     def forward(self, m):
+        self.follow(m)
         if m.ends:
             self.end_twin()
-            return
-        if m.twin and not self.twins:
-            return  # the other side has closed it meanwhile
-        try:
+        elif self.twins or not m.twin:  # else the other side has closed it meanwhile
             self.to(m.from_client, m.twin).send(m)
-        except Gone:
-            if not m.twin:
-                raise
-            self.end_twin()
 
     def handle(self, m):
         if not m.ends:
@@ -281,21 +322,22 @@ class Connection:
             self.remember(m)
         if m.command == COMMANDS["VERSION"] and m.is_reply and not m.from_client:
             self.interpose_twin(m)
-        came = set(m.fds)
-        out = self.proxy.mutate(self, m)
-        for fd in came - {fd for one in out for fd in one.fds}:
-            os.close(fd)
-        for one in out:
+        came, kept = set(m.fds), set()
+        m.state = self.state
+        for one in self.proxy.mutate(self, m):
+            kept.update(one.fds)
             self.forward(one)
+        for fd in came - kept:
+            os.close(fd)
 
     def run(self):
         """Until either side closes."""
         try:
             while True:
                 self.choose_events()
-                for fd, events in self.epoll.poll():
+                for fd, events in self.epoll.poll(0 if self.proxy.spins(self) else None):
                     if fd in self.streams and events & select.EPOLLOUT:
-                        self.flush(fd)
+                        self.streams[fd][0].flush()
                     if fd in self.streams and events & ~select.EPOLLOUT:
                         self.read(fd)
         except Gone:
@@ -304,15 +346,8 @@ class Connection:
             self.epoll.close()
             for stream in (self.client, self.server, *self.twins.values()):
                 stream.close()
-
-    def flush(self, fd):
-        stream, _, _, twin = self.streams[fd]
-        try:
-            stream.flush()
-        except Gone:
-            if not twin:
-                raise
-            self.end_twin()
+            for fd in self.kept:
+                os.close(fd)
 
     def read(self, fd):
         stream, other, from_client, twin = self.streams[fd]
@@ -323,14 +358,14 @@ class Connection:
                 self.unwatch(stream)
                 self.handle(Message(0, 0, 0, 0, b"", [], from_client, True, ends=True))
                 return
-            if stream.buffer:
-                other.write(stream.rest(), [])
+            rest = stream.rest(from_client, twin)
+            if rest:
+                self.handle(rest)
             raise
         for m in stream.messages(from_client, twin):
-            if isinstance(m, bytes):
-                other.write(m, [])
-            else:
-                self.handle(m)
+            self.handle(m)
+        if stream.lost:
+            other.write(*stream.take(len(stream.buffer)))
 
 
 class Proxy:
@@ -340,6 +375,9 @@ class Proxy:
         self.server = None
         self.path = None
         self.memory = {}  # of the mutation, over all connections
+        self.connections = []  # that there are now
+        self.accepted = 0  # how many there ever were
+        self.spins = lambda connection: False  # whether a connection does not sleep
 
     def start(self, command):
         self.folder = tempfile.TemporaryDirectory(prefix="proxy-")
@@ -367,14 +405,33 @@ class Proxy:
             return []
         return [out] if isinstance(out, Message) else list(out)
 
-    def serve(self, sock):
+    def serve(self, sock, number):
+        """One client, until it or the server closes."""
         try:
             server = self.connect()
         except OSError as error:
             print(f"proxy: cannot connect to the server: {error}", file=sys.stderr)
             sock.close()
             return
-        Connection(self, sock, server).run()
+        connection = Connection(self, sock, server, number)
+        self.connections.append(connection)
+        try:
+            connection.run()
+        except Exception:
+            traceback.print_exc()  # test_mutations.py looks for it: a row that is wrong proves nothing
+            self.crash()
+        finally:
+            self.connections.remove(connection)
+
+    def accept(self, listener):
+        sock = listener.accept()[0]
+        threading.Thread(target=self.serve, args=[sock, self.accepted], daemon=True).start()
+        self.accepted += 1
+
+    def crash(self):
+        """The server dies, and this process with it."""
+        self.stop()
+        os._exit(1)
 
     def stop(self):
         if self.server:
@@ -399,6 +456,7 @@ def main():
     mutation = None
     if arguments.mutation:
         sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+        sys.modules["proxy"] = sys.modules["__main__"]  # the rows' classes are these
         import mutation as rows
         mutation = rows.find(arguments.mutation)
         if mutation is None:
@@ -418,14 +476,13 @@ def main():
         else:
             listener = socket.socket(fileno=arguments.fd)
             if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                proxy.serve(listener)
+                proxy.serve(listener, 0)
                 return
         while True:
-            proxy.serve(listener.accept()[0])
+            proxy.accept(listener)
     finally:
         proxy.stop()
 
 
 if __name__ == "__main__":
-    sys.modules["proxy"] = sys.modules["__main__"]  # the rows mean this one, and its exceptions
     main()

@@ -4,7 +4,8 @@
     test_mutations.py OUTBOARD TESTDEV [PATTERN...]
 
 One test for each device runs the checks through the proxy without a mutation; all pass. One for each row of
-mutations_*.py runs the checks that it names through the proxy with it; all fail. The last compares the checks that rows
+mutations_*.py runs the checks that it names through the proxy with it; all fail. One for each variant, which is no
+fault, does so too; none fails. The last compares the checks that rows
 name with the list of `outboard conform`; unproven.txt has those that no row shows to fail yet. With patterns only rows
 whose name matches one are tried.
 """
@@ -25,13 +26,17 @@ TESTDEV = sys.argv[2]
 PATTERNS = sys.argv[3:]
 
 
-def judge(server, name, checks):
+def judge(server, name, checks, timeout=3000):
     """{check: "ok", "not ok" or "skip"} for the survey and those checks of a server, through the proxy."""
     proxy = [sys.executable, str(HERE / "proxy.py"), "--socket-path", "{socket}"]
     if name:
         proxy += ["--mutation", name]
-    proxy += ["--", TESTDEV] if server == "testdev" else ["--", OUTBOARD, "serve", server]
-    command = [OUTBOARD, "conform", "--spawn", " ".join(proxy), "--timeout", "3000"]
+    device, _, options = server.partition(",")
+    if device == "testdev":  # with memory for the largest transfer
+        proxy += ["--", TESTDEV, "-o", "bar2_size=2m" + (options and "," + options)]
+    else:
+        proxy += ["--", OUTBOARD, "serve", server]
+    command = [OUTBOARD, "conform", "--spawn", " ".join(proxy), "--strict", "--timeout", str(timeout)]
     for check in checks:
         command += ["--check", check]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -49,9 +54,18 @@ def unchanged(server):
     return ([] if results and not bad else [f"without a mutation: {bad}", text])
 
 
+def permitted(variant):
+    results, text = judge(variant.server, variant.name, variant.caught_by)
+    bad = [check for check, result in results.items() if result == "not ok"]
+    return ([] if "ok" in results.values() and not bad else [f"noticed by {', '.join(bad)}", text])
+
+
 def caught(row):
-    results, text = judge(row.server, row.name, [check for check in row.caught_by if check != "survey"] or ["none"])
+    checks = [check for check in row.caught_by if check != "survey"] or ["none"]
+    results, text = judge(row.server, row.name, checks, row.timeout)
     missed = [check for check in row.caught_by if results.get(check) != "not ok"]
+    if "Traceback" in text:
+        return ["the row is wrong", text]
     return ([] if not missed else [f"not noticed by {', '.join(missed)}", text])
 
 
@@ -69,13 +83,16 @@ def main():
     rows = list(mutation.load().values())
     wanted = [row for row in rows if any(fnmatch.fnmatch(row.name, pattern) for pattern in PATTERNS or ["*"])]
     tests = [(row.name, lambda row=row: caught(row)) for row in wanted]
+    tests += [(variant.name, lambda variant=variant: permitted(variant)) for variant in mutation.VARIANTS.values()
+              if any(fnmatch.fnmatch(variant.name, pattern) for pattern in PATTERNS or ["*"])]
     if not PATTERNS:
         servers = sorted({row.server for row in rows})
         tests = [(f"unchanged {server}", lambda server=server: unchanged(server)) for server in servers] + tests
         tests.append(("every check finds a fault", lambda: every_check(rows)))
     print(f"1..{len(tests)}", flush=True)
     failed = False
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    # Many rows end when the judge has waited for something in vain.
+    with concurrent.futures.ThreadPoolExecutor(2 * os.cpu_count()) as pool:
         for number, ((name, _), errors) in enumerate(zip(tests, pool.map(lambda test: test[1](), tests)), 1):
             print(f"{'not ok' if errors else 'ok'} {number} - {name}")
             for line in "\n".join(errors).splitlines():

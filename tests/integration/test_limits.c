@@ -125,16 +125,22 @@ static void fill_and_empty(struct ob_fixture *fixture, unsigned most, int fd)
     assert_int_equal(ob_raw_unmap(raw, 0, 4096), ENOENT);
 }
 
-/* What the allocator keeps of the first round has to do for the second. */
+/* What the allocator keeps of some rounds, which depends on who frees what when, has to do for one more: a leak would
+ * be there 65,535 times. */
 static void test_most(void **state)
 {
     struct ob_fixture *fixture = *state;
     int fd = ob_guest_memory((MOST + 1) * 4096ull);
 
-    fill_and_empty(fixture, MOST, fd);
-    ob_fixture_reconnect(fixture);
-    ob_ok(ob_raw_handshake(&fixture->raw));
-    fixture->anonymous = ob_process_status(fixture->process.pid, "RssAnon");
+    for (int round = 0; round < 3; round++) {
+        long kept;
+
+        fill_and_empty(fixture, MOST, round == 0 ? fd : -1);
+        ob_fixture_reconnect(fixture);
+        ob_ok(ob_raw_handshake(&fixture->raw));
+        kept = ob_process_status(fixture->process.pid, "RssAnon");
+        fixture->anonymous = kept > fixture->anonymous ? kept : fixture->anonymous;
+    }
     fill_and_empty(fixture, MOST, -1);
     close(fd);
 }

@@ -223,6 +223,14 @@ static void test_ring_moves(void **state)
     other_stop(&other);
 }
 
+static uint64_t report(struct ob_raw *raw, uint64_t page)
+{
+    uint64_t bitmap = 0;
+
+    ob_ok(mig_log_report(raw, DATA, PAGES * PAGE, page, &bitmap));
+    return bitmap;
+}
+
 /* What holds guest memory lets go of it before the device counts as stopped. */
 static void test_held_pins(void **state)
 {
@@ -234,7 +242,10 @@ static void test_held_pins(void **state)
     rig_map(&rig, raw);
     rig_enable(raw);
     rig.ring[0] = (struct td_entry){ DATA, DATA + PAGE, 8, TD_NO_VECTOR, TD_HOLD, 0 };
+    ob_ok(mig_log_start(raw, PAGE, NULL, 0));
     ob_write32(raw, TD_BAR, TD_DOORBELL, 1);
+    while (report(raw, PAGE) == 0) /* the pin for writing shows when it is made */
+        ;
     ob_ok(mig_set_state(raw, MIG_STOP));
     assert_int_equal(rig.ring[0].status, TD_DONE | ECANCELED);
     ob_ok(ob_raw_unmap(raw, DATA, PAGES * PAGE));
@@ -242,16 +253,60 @@ static void test_held_pins(void **state)
     rig_free(&rig);
 }
 
+/* Memory that is reached by messages. While `hold`, they are not answered. */
+struct far {
+    bool hold;
+    uint8_t memory[2 * PAGE];
+};
+
+static int far_serve(void *ctx, bool write, uint64_t address, uint64_t count, void *data)
+{
+    struct far *far = ctx;
+
+    if (far->hold)
+        return OB_RAW_LATER;
+    assert_true(address >= DATA && address - DATA + count <= sizeof(far->memory));
+    if (write)
+        memcpy(far->memory + (address - DATA), data, count);
+    else
+        memcpy(data, far->memory + (address - DATA), count);
+    return 0;
+}
+
+/* A copy by message that STOP interrupts is done, without an error, when the device runs again. The worker may ask for
+ * the memory once more before it hears that it is to be quiet, hence the turns. */
+static void test_stop_in_copy(void **state)
+{
+    struct ob_fixture *fixture = *state;
+    struct ob_raw *raw = &fixture->raw;
+    struct far far = { false, { 0 } };
+    struct rig rig;
+
+    rig_make(&rig);
+    ob_ok(ob_raw_map(raw, RING, PAGE, 3, rig.ring_fd, 0));
+    ob_ok(ob_raw_map(raw, DATA, 2 * PAGE, 3, -1, 0));
+    raw->dma = far_serve;
+    raw->dma_ctx = &far;
+    rig_enable(raw);
+    for (uint32_t i = 0; i < 30; i++) {
+        memset(far.memory, (int)i + 1, 64);
+        rig.ring[i] = (struct td_entry){ DATA, DATA + PAGE, 64, TD_NO_VECTOR, 0, 0 };
+        far.hold = true;
+        ob_write32(raw, TD_BAR, TD_DOORBELL, i + 1);
+        ob_ok(ob_raw_serve_dma(raw, raw->dma_served + 1));
+        ob_ok(mig_set_state(raw, MIG_STOP));
+        far.hold = false;
+        ob_ok(ob_raw_answer_later(raw));
+        ob_ok(mig_set_state(raw, MIG_RUNNING));
+        ob_wait_register(raw, TD_BAR, TD_RING_DONE, UINT32_MAX, i + 1);
+        assert_int_equal(rig.ring[i].status, TD_DONE);
+        assert_memory_equal(far.memory, far.memory + PAGE, 64);
+    }
+    rig_free(&rig);
+}
+
 /* --- The log -------------------------------------------------------------------------------------------------------
  */
-
-static uint64_t report(struct ob_raw *raw, uint64_t page)
-{
-    uint64_t bitmap = 0;
-
-    ob_ok(mig_log_report(raw, DATA, PAGES * PAGE, page, &bitmap));
-    return bitmap;
-}
 
 static uint64_t bits(unsigned first, unsigned n)
 {
@@ -487,11 +542,8 @@ static void test_serial_moves(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest testdev[] = {
-        OB_TEST(test_everything),
-        OB_TEST(test_ring_moves),
-        OB_TEST(test_held_pins),
-        OB_TEST(test_log),
-        OB_TEST(test_log_ends_with_session),
+        OB_TEST(test_everything),   OB_TEST(test_ring_moves), OB_TEST(test_held_pins),
+        OB_TEST(test_stop_in_copy), OB_TEST(test_log),        OB_TEST(test_log_ends_with_session),
         OB_TEST(test_log_refusals),
     };
     const struct CMUnitTest edu[] = { OB_TEST(test_edu_moves) };

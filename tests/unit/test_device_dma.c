@@ -514,6 +514,34 @@ static void test_client_goes_meanwhile(void **unused)
     }
 }
 
+/* A client that does not answer loses transfers to a reset, and not the device: more of them than can be waited for,
+ * and the rest of a large one is not asked for. Late answers do no harm. */
+static void test_reset_meanwhile(void **unused)
+{
+    for (uint32_t by = 0; by <= BY_WORKER; by += BY_WORKER) {
+        struct bench bench;
+        struct guest g;
+        start(&bench, &g, NULL);
+        for (int i = 0; i < 20; i++) {
+            command(&bench, BY_PIECES, 500, GO, by);
+            struct ob_raw_message *m = receive_read(&bench, BY_PIECES, 500);
+            assert_int_equal(ob_raw_reset(&bench.raw), 0);
+            await(scratch(&bench)->did);
+            assert_int_equal(scratch(&bench)->status, -ECANCELED);
+            bench_bus_master(&bench, true);
+            if (i % 2 == 0)
+                answer_read(&bench, &g, m, 100);
+            else
+                ob_raw_message_free(m);
+            assert_int_equal(ob_raw_silent(&bench.raw), 0);
+        }
+        bench.raw.dma = serve;
+        assert_int_equal(result(&bench, BY_PIECES, 500, by, 1), 0);
+        assert_memory_equal(scratch(&bench)->buffer, g.bytes + PAGES(8), 500);
+        stop(&bench, &g);
+    }
+}
+
 static void test_reply_may_not_wait(void **unused)
 {
     struct bench bench;
@@ -635,6 +663,7 @@ int main(void)
         cmocka_unit_test(test_short_answers),
         cmocka_unit_test(test_bus_master_off_meanwhile),
         cmocka_unit_test(test_client_goes_meanwhile),
+        cmocka_unit_test(test_reset_meanwhile),
         cmocka_unit_test(test_reply_may_not_wait),
         cmocka_unit_test(test_unmap_waits_for_pins),
         cmocka_unit_test(test_pins_that_are_kept),

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define MAX_WORDS 128
+#define START_MS  10000
 
 void target_socket(struct target *target, const char *path)
 {
@@ -41,7 +42,7 @@ int target_command(struct target *target, const char *command)
     unsigned n = 0;
     char *save, *path;
 
-    *target = (struct target){ .pid = -1 };
+    *target = (struct target){ .program = command, .pid = -1 };
     target->command = calloc(MAX_WORDS + 2, sizeof(char *));
     target->word = strdup(command);
     if (target->command == NULL || target->word == NULL ||
@@ -71,6 +72,14 @@ int target_command(struct target *target, const char *command)
         return -ENOMEM;
     }
     return 0;
+}
+
+int target_again(struct target *again, const struct target *target)
+{
+    int err = target_command(again, target->program);
+
+    again->once = target->once;
+    return err;
 }
 
 int target_start(struct target *target)
@@ -148,6 +157,9 @@ int target_connect(struct target *target, int timeout_ms)
     fd = target_start(target);
     if (fd < 0)
         return fd;
+    /* To start may take longer than an answer does. */
+    if (target->pid > 0 && !target->served && timeout_ms < START_MS)
+        timeout_ms = START_MS;
     /* Nothing tells when somebody else's program begins to listen. */
     for (int waited = 0;; waited++) {
         fd = connect_once(target->path);
@@ -158,14 +170,20 @@ int target_connect(struct target *target, int timeout_ms)
     }
 }
 
+void target_stop(struct target *target)
+{
+    if (target->pid <= 0)
+        return;
+    kill(target->pid, SIGTERM);
+    if (wait_end(target, 5000) != 0)
+        kill(target->pid, SIGKILL);
+    waitpid(target->pid, &target->status, 0);
+    target->pid = -1;
+}
+
 void target_free(struct target *target)
 {
-    if (target->pid > 0) {
-        kill(target->pid, SIGTERM);
-        if (wait_end(target, 5000) != 0)
-            kill(target->pid, SIGKILL);
-        waitpid(target->pid, &target->status, 0);
-    }
+    target_stop(target);
     if (target->command != NULL) {
         if (target->path != NULL)
             unlink(target->path);

@@ -8,7 +8,8 @@
 struct target {
     bool once;           /* the program serves one client and ends: it is started for each connection */
     const char *path;    /* of the socket */
-    char **command;      /* NULL: not ours to start */
+    const char *program; /* as given; NULL: not ours to start */
+    char **command;      /* its words */
     char *folder, *word; /* private to target.c */
     pid_t pid;           /* -1: none runs */
     bool served;         /* a client has connected */
@@ -21,13 +22,17 @@ void target_socket(struct target *target, const char *path);
 /* A program: its words, separated by blanks; "{socket}" is replaced by the socket's path, and if it is nowhere,
  * "--socket-path=PATH" is added. 0 or -errno. */
 int target_command(struct target *target, const char *command);
+/* The same program once more, at a socket of its own. 0 or -errno. */
+int target_again(struct target *again, const struct target *target);
 /* Starts it if it is not running. Logs; 0 or -errno. */
 int target_start(struct target *target);
 /* Whether it has ended by itself since it was started. */
 bool target_died(struct target *target);
 /* A connected socket, or -errno. Starts the program if it is not running. Waits up to timeout_ms while nobody listens
- * yet, or the server is busy. */
+ * yet, or the server is busy; for a program that was just started at least 10 s. */
 int target_connect(struct target *target, int timeout_ms);
+/* Ends the program; target_connect() starts it again. Nothing for a server that is not ours. */
+void target_stop(struct target *target);
 void target_free(struct target *target);
 
 #endif

@@ -67,9 +67,13 @@ static void ring_copy(struct scratch *s)
 
 static void ring_message(struct scratch *s, enum ring_phase phase, uint64_t iova, bool to_guest);
 
+/* What the end of a session, or a stop, cuts short stays to be done when the device runs again. The worker may find
+ * that out before it is told to be quiet. */
 static void ring_message_over(struct scratch *s, int err)
 {
-    if (err < 0)
+    if (err == -ENOTCONN)
+        s->phase = RING_IDLE;
+    else if (err < 0)
         ring_complete(s, err);
     else if (s->phase == RING_READING)
         ring_message(s, RING_WRITING, s->entry.dst, true);
@@ -82,8 +86,7 @@ static void ring_message_done(struct ob_dma *dma, int err)
     struct scratch *s = (struct scratch *)((char *)dma - offsetof(struct scratch, dma));
 
     pthread_mutex_lock(&s->lock);
-    /* After a reset nobody waits for it; at a session's end it stays to be done in the next. */
-    if (s->stale || !s->running || err == -ENOTCONN)
+    if (s->stale || !s->running) /* after a reset nobody waits for it */
         s->phase = RING_IDLE;
     else
         ring_message_over(s, err);

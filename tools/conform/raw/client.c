@@ -38,6 +38,7 @@ void ob_raw_init(struct ob_raw *raw, int fd)
 {
     *raw = (struct ob_raw){ .fd = fd, .timeout_ms = 20000, .next_id = 1 };
     raw->queue_tail = &raw->queue;
+    raw->later_tail = &raw->later;
 }
 
 int ob_raw_connect(struct ob_raw *raw, const char *path)
@@ -78,15 +79,33 @@ void ob_raw_message_free(struct ob_raw_message *message)
     free(message);
 }
 
+/* Takes the head of a queue, which is not empty. */
+static struct ob_raw_message *dequeue(struct ob_raw_message **queue, struct ob_raw_message ***tail)
+{
+    struct ob_raw_message *message = *queue;
+
+    *queue = message->next;
+    if (*queue == NULL) {
+        *tail = queue;
+    }
+    message->next = NULL;
+    return message;
+}
+
+static void enqueue(struct ob_raw_message ***tail, struct ob_raw_message *message)
+{
+    **tail = message;
+    *tail = &message->next;
+}
+
 void ob_raw_close(struct ob_raw *raw)
 {
     while (raw->queue != NULL) {
-        struct ob_raw_message *next = raw->queue->next;
-
-        ob_raw_message_free(raw->queue);
-        raw->queue = next;
+        ob_raw_message_free(dequeue(&raw->queue, &raw->queue_tail));
     }
-    raw->queue_tail = &raw->queue;
+    while (raw->later != NULL) {
+        ob_raw_message_free(dequeue(&raw->later, &raw->later_tail));
+    }
     if (raw->fd >= 0) {
         close(raw->fd);
         raw->fd = -1;
@@ -251,11 +270,11 @@ static int fetch(struct ob_raw *raw, int64_t deadline)
         ob_raw_message_free(message);
         return n;
     }
-    *raw->queue_tail = message;
-    raw->queue_tail = &message->next;
+    enqueue(&raw->queue_tail, message);
     return 0;
 }
 
+/* 0, OB_RAW_LATER, or a violation. */
 static int serve(struct ob_raw *raw, struct ob_raw_message *message)
 {
     const struct ob_raw_header *header = &message->header;
@@ -283,27 +302,17 @@ static int serve(struct ob_raw *raw, struct ob_raw_message *message)
     memcpy(bytes + sizeof(reply), &dma, sizeof(dma));
     r = raw->dma(raw->dma_ctx, write, dma.address, dma.count,
                  write ? message->payload + sizeof(dma) : bytes + sizeof(reply) + sizeof(dma));
+    if (r == OB_RAW_LATER) {
+        free(bytes);
+        return r;
+    }
     reply.size = r == 0 ? (uint32_t)size : sizeof(reply);
     reply.error = (uint32_t)r;
     reply.flags |= r == 0 ? 0 : OB_RAW_ERROR;
     memcpy(bytes, &reply, sizeof(reply));
     r = header->flags & OB_RAW_NO_REPLY ? 0 : ob_raw_send(raw, bytes, reply.size, NULL, 0);
     free(bytes);
-    raw->dma_served++;
     return r;
-}
-
-/* Takes the head of the queue, which is not empty. */
-static struct ob_raw_message *dequeue(struct ob_raw *raw)
-{
-    struct ob_raw_message *message = raw->queue;
-
-    raw->queue = message->next;
-    if (raw->queue == NULL) {
-        raw->queue_tail = &raw->queue;
-    }
-    message->next = NULL;
-    return message;
 }
 
 /* As ob_raw_receive(); *message is NULL after a DMA command has been served. */
@@ -315,14 +324,25 @@ static int receive_or_serve(struct ob_raw *raw, int64_t deadline, struct ob_raw_
     if (r < 0) {
         return r;
     }
-    *message = dequeue(raw);
+    *message = dequeue(&raw->queue, &raw->queue_tail);
     if (raw->dma != NULL && ((*message)->header.flags & OB_RAW_TYPE_MASK) == 0 &&
         ((*message)->header.command == OB_RAW_DMA_READ || (*message)->header.command == OB_RAW_DMA_WRITE)) {
         r = serve(raw, *message);
-        ob_raw_message_free(*message);
+        raw->dma_served++;
+        if (r == OB_RAW_LATER) {
+            enqueue(&raw->later_tail, *message);
+            r = 0;
+        } else {
+            ob_raw_message_free(*message);
+        }
         *message = NULL;
     }
     return r;
+}
+
+struct ob_raw_message *ob_raw_later(struct ob_raw *raw)
+{
+    return raw->later == NULL ? NULL : dequeue(&raw->later, &raw->later_tail);
 }
 
 int ob_raw_receive(struct ob_raw *raw, struct ob_raw_message **message)
@@ -353,6 +373,18 @@ int ob_raw_serve_dma(struct ob_raw *raw, unsigned total)
         }
     }
     return 0;
+}
+
+int ob_raw_answer_later(struct ob_raw *raw)
+{
+    struct ob_raw_message *message;
+    int r = 0;
+
+    while (r == 0 && (message = ob_raw_later(raw)) != NULL) {
+        r = serve(raw, message);
+        ob_raw_message_free(message);
+    }
+    return r == OB_RAW_LATER ? failed(raw, -EPROTO, "a DMA command was put off twice") : r;
 }
 
 int ob_raw_wait_closed(struct ob_raw *raw, unsigned *messages)

@@ -28,7 +28,9 @@ struct ob_raw_message {
     struct ob_raw_message *next;
 };
 
-/* Serves the server's DMA_READ (write false: fill data) and DMA_WRITE; returns 0 or an errno for the error reply. */
+/* Serves the server's DMA_READ (write false: fill data) and DMA_WRITE; returns 0, an errno for the error reply, or
+ * OB_RAW_LATER: ob_raw_later() returns the command, to be answered by hand, and ob_raw_answer_later() asks again. */
+#define OB_RAW_LATER (-4096) /* no errno */
 typedef int ob_raw_dma_fn(void *ctx, bool write, uint64_t address, uint64_t count, void *data);
 
 /* Told of all bytes that go out (whole messages or not) and of each message that came. */
@@ -40,12 +42,13 @@ struct ob_raw {
     uint16_t next_id;
     ob_raw_dma_fn *dma; /* NULL: DMA commands are returned by ob_raw_receive() like any message */
     void *dma_ctx;
-    unsigned dma_served;    /* how many, ever */
+    unsigned dma_served;    /* how many, ever; those that were put off count when they come */
     struct ob_raw *twin;    /* the twin socket; its DMA is served while this one waits, if it has a `dma`. Or NULL */
     ob_raw_trace_fn *trace; /* NULL: violations are printed to standard error instead */
     void *trace_ctx;
     struct ob_raw_message *queue, **queue_tail;
-    char why[160]; /* what the last negative result was about */
+    struct ob_raw_message *later, **later_tail; /* DMA commands to be answered by hand */
+    char why[160];                              /* what the last negative result was about */
 };
 
 /* Takes over a connected socket. */
@@ -67,6 +70,8 @@ size_t ob_raw_build(void *to, uint16_t id, uint16_t command, uint32_t flags, con
 
 /* The next message; the caller frees it. */
 int ob_raw_receive(struct ob_raw *raw, struct ob_raw_message **message);
+/* The oldest DMA command that is to be answered later; NULL: there is none yet. The caller frees it. */
+struct ob_raw_message *ob_raw_later(struct ob_raw *raw);
 void ob_raw_message_free(struct ob_raw_message *message);
 /* The next message has to be the reply to that request: 0, an errno or < 0. *reply may be NULL; set only for 0. */
 int ob_raw_reply(struct ob_raw *raw, uint16_t id, uint16_t command, struct ob_raw_message **reply);
@@ -79,6 +84,8 @@ int ob_raw_wait_closed(struct ob_raw *raw, unsigned *messages);
 int ob_raw_silent(struct ob_raw *raw);
 /* Receives, serving DMA, until `dma_served` has reached `total`. */
 int ob_raw_serve_dma(struct ob_raw *raw, unsigned total);
+/* Has raw.dma answer the commands that it put off. */
+int ob_raw_answer_later(struct ob_raw *raw);
 
 /* --- One function for each command ------------------------------------------------------------------------------- */
 

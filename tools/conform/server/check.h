@@ -1,10 +1,10 @@
 /* check.h: what a check of `outboard conform --server` is, and what it can do.
  *
  * Theory of operation. Each check judges one clause of docs/protocol.md on a connection of its own, which is negotiated
- * beforehand unless the check needs CHECK_BARE. It sends what it likes through the raw client, and says what it wants;
- * the first want that is not met ends it (longjmp), with a text that says what was wanted. The report adds what was
- * sent and what came. Descriptors, memory and replies that a check gets from the judge are released by the judge,
- * however it ends. The next check's connection shows that the server is still alive.
+ * beforehand unless the check needs CHECK_BARE or CHECK_UNCONNECTED. It sends what it likes through the raw client, and
+ * says what it wants; the first want that is not met ends it (longjmp), with a text that says what was wanted. The
+ * report adds what was sent and what came. Descriptors, memory and replies that a check gets from the judge are
+ * released by the judge, however it ends. The next check's connection shows that the server is still alive.
  *
  * What a check may do to a server of any device: read anything; write configuration space's COMMAND, BARs and
  * interrupt capabilities, which a reset restores; write mappable memory of BARs, and put it back; map memory, set up
@@ -14,6 +14,7 @@
 #define CONFORM_CHECK_H
 
 #include <errno.h>
+#include <jansson.h>
 #include <setjmp.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,21 +23,23 @@
 
 #include "../raw/client.h"
 #include "../report.h"
+#include "../target.h"
 
 struct exerciser;
+struct guest;
 struct judge;
-struct target;
 
 /* What the server has to have; a check is skipped, with the reason, if something is missing. */
 enum {
-    CHECK_BARE = 1 << 0,    /* no handshake: the check does it */
-    NEED_RESET = 1 << 1,    /* DEVICE_RESET */
-    NEED_MAPPABLE = 1 << 2, /* a region that clients map, with a descriptor */
-    NEED_SPARSE = 1 << 3,   /* of which only parts */
-    NEED_MULTI = 1 << 4,    /* write_multiple */
-    NEED_TWIN = 1 << 5,     /* twin_socket */
-    NEED_IO_FDS = 1 << 6,   /* GET_REGION_IO_FDS with entries */
-    NEED_INTX = 1 << 7,     /* the interrupt type has vectors */
+    CHECK_BARE = 1 << 0,         /* no handshake: the check does it */
+    CHECK_UNCONNECTED = 1 << 21, /* not even a connection: the check makes those it needs */
+    NEED_RESET = 1 << 1,         /* DEVICE_RESET */
+    NEED_MAPPABLE = 1 << 2,      /* a region that clients map, with a descriptor */
+    NEED_SPARSE = 1 << 3,        /* of which only parts */
+    NEED_MULTI = 1 << 4,         /* write_multiple */
+    NEED_TWIN = 1 << 5,          /* twin_socket */
+    NEED_IO_FDS = 1 << 6,        /* GET_REGION_IO_FDS with entries */
+    NEED_INTX = 1 << 7,          /* the interrupt type has vectors */
     NEED_MSI = 1 << 8,
     NEED_MSIX = 1 << 9,
     NEED_IRQ = 1 << 10,       /* any type that takes eventfds */
@@ -49,6 +52,7 @@ enum {
     NEED_EXTRA_REGION = 1 << 17, /* a region of the device's own, beyond PCI's */
     NEED_EXPRESS = 1 << 18,      /* 4096 bytes of configuration space */
     NEED_SPAWN = 1 << 19,        /* the server process is ours to look at */
+    NEED_NEXT = 1 << 20,         /* the process that served a client serves the next */
 };
 
 struct check {
@@ -87,26 +91,35 @@ struct facts {
 struct judge {
     struct ob_raw raw, twin; /* twin: closed after each check, if that has one */
     struct facts facts;
-    struct target *target;
+    struct target *target; /* the process that `raw` is connected to */
     int timeout_ms;
-    /* private to the exercisers */
+    uint16_t scratch; /* private to scratch.c */
+    /* private to the exercisers, and what they need */
+    bool posting; /* bar_write() posts */
     bool copying;
     uint64_t copy_to;
     uint32_t copy_len, copies;
     void *copy_ring;
+    struct guest *guest; /* guest.h */
     /* private to judge.c */
     const struct check *check;
     jmp_buf out;
+    bool may_close;
     int verdict; /* enum verdict */
     char text[600];
     struct transcript *transcript;
     struct held *held;
+    struct target *first, second;
+    struct ob_raw aside; /* the connection to the one of them that target is not */
 };
 
 /* --- Ends -------------------------------------------------------------------------------------------------------- */
 
 void judge_fail(struct judge *j, const char *format, ...) __attribute__((noreturn, format(printf, 2, 3)));
 void judge_skip(struct judge *j, const char *format, ...) __attribute__((noreturn, format(printf, 2, 3)));
+
+/* From now on the server may end the connection: that ends the check too, well if the server takes the next one. */
+void judge_may_close(struct judge *j);
 
 /* Ends the check unless the condition holds. The text says what was wanted and what is. */
 #define want(j, condition, ...)         \
@@ -130,17 +143,24 @@ void want_alive(struct judge *j, const char *what);
 
 /* --- Connections ------------------------------------------------------------------------------------------------- */
 
-/* A further connection to the server, not negotiated; ends the check if there is none. Close it with
- * ob_raw_close(). */
-void judge_open(struct judge *j, struct ob_raw *raw);
+/* A connection beside the check's, not negotiated, which the judge closes; NULL: the server turned it away. Skips the
+ * check if the server program serves one client only. */
+struct ob_raw *judge_beside(struct judge *j);
 /* Closes the check's connection. */
 void judge_close(struct judge *j);
 /* Closes it and makes another; negotiated with the judge's own capabilities. */
 void judge_reconnect(struct judge *j);
 /* The same, not negotiated. */
 void judge_reconnect_bare(struct judge *j);
+/* A second process of the server's program, for checks that NEED_SPAWN: all goes there from now on, over a negotiated
+ * connection of its own. It is started when a check first asks for it, and ended with that check. */
+void judge_second(struct judge *j);
+/* All goes to the first process again, whose connection is as it was. */
+void judge_first(struct judge *j);
 /* VERSION 0.0 with that text (NULL: none). The reply's payload, NUL-terminated; 0 or the errno of a refusal. */
 int judge_version(struct judge *j, uint16_t major, uint16_t minor, const char *json, struct ob_raw_message **reply);
+/* The JSON text of a VERSION reply, which the judge frees; NULL: there is none, or it is none. */
+const json_t *judge_json(struct judge *j, const struct ob_raw_message *reply);
 /* What the judge offers when it is not the negotiation that is judged. */
 extern const char judge_capabilities[];
 
@@ -150,13 +170,23 @@ extern const char judge_capabilities[];
  * check. reply may be NULL. */
 int call(struct judge *j, uint16_t command, const void *payload, size_t size, const int *fds, unsigned nfds,
          struct ob_raw_message **reply);
+/* The same, refused, with that errno (0: any). */
+void call_refused(struct judge *j, uint16_t command, const void *payload, size_t size, int error);
+/* Sends it without waiting for its reply; returns its id. */
+uint16_t send_command(struct judge *j, uint16_t command, uint32_t flags, const void *payload, size_t size);
 /* Sends it posted. */
 void post(struct judge *j, uint16_t command, const void *payload, size_t size, const int *fds, unsigned nfds);
 /* Sends bytes as they are. */
 void send_bytes(struct judge *j, const void *bytes, size_t size, const int *fds, unsigned nfds);
+void send_with_header(struct judge *j, struct ob_raw_header header, const void *payload, size_t size);
+/* Until the server has read all bytes that were sent. One that reads nothing before a message is whole conforms too, so
+ * this does not wait for long, and does not fail. */
+void wait_taken(struct judge *j);
 /* The next message, which the judge frees; on another connection than the check's. */
 struct ob_raw_message *receive(struct judge *j, const char *what);
 struct ob_raw_message *receive_on(struct judge *j, struct ob_raw *raw, const char *what);
+/* The judge frees that message. */
+struct ob_raw_message *judge_keep(struct judge *j, struct ob_raw_message *m);
 /* Reads a field of a message's payload; ends the check if it is not there. */
 uint16_t field16(struct judge *j, const struct ob_raw_message *m, size_t offset);
 uint32_t field32(struct judge *j, const struct ob_raw_message *m, size_t offset);
@@ -164,10 +194,14 @@ uint64_t field64(struct judge *j, const struct ob_raw_message *m, size_t offset)
 
 /* --- What is released with the check ------------------------------------------------------------------------------ */
 
+int judge_hold(struct judge *j, int fd, const char *what); /* a new one; negative: ends the check, with errno */
 int judge_memfd(struct judge *j, uint64_t size);
 int judge_eventfd(struct judge *j);
-int judge_file(struct judge *j, const char *path); /* opened for reading */
-int judge_hold(struct judge *j, int fd);           /* any other; returns it */
+int judge_open_file(struct judge *j, const char *path, int flags);
+/* A file without a name, of which it can be told whether the server has it open or mapped: want_released() with
+ * *watch, once judge_give() has closed the judge's own descriptor. */
+int judge_watched_file(struct judge *j, uint64_t size, int *watch);
+void want_released(struct judge *j, int watch, const char *what);
 /* A pair of connected sockets: `mine` reads the end when the last copy of `theirs`, which is closed by
  * judge_give(), is closed by the server. */
 void judge_pair(struct judge *j, int *mine, int *theirs);
@@ -176,9 +210,21 @@ void *judge_mmap(struct judge *j, int fd, uint64_t size, uint64_t offset, int pr
 void *judge_alloc(struct judge *j, size_t size); /* zeroed */
 /* How often an eventfd was signalled: now; or waiting for the first (ends the check after the timeout). */
 uint64_t signals(struct judge *j, int fd);
-void want_signal(struct judge *j, int fd, const char *what);
+uint64_t want_signal(struct judge *j, int fd, const char *what);
 /* Whether the other side closed its end within the timeout. */
 void want_hangup(struct judge *j, int fd, const char *what);
+
+/* --- The server's process, with NEED_SPAWN ------------------------------------------------------------------------ */
+
+long server_memory(struct judge *j);          /* KiB that it has written to */
+unsigned server_descriptors(struct judge *j); /* how many are open */
+/* Ends the check unless it comes to have at most so many open. */
+void want_descriptors(struct judge *j, unsigned most, const char *what);
+/* Whether it comes to rest within the time: every thread sleeps, and none uses processor time. */
+bool server_rests(struct judge *j, int timeout_ms);
+/* Ends the check unless it does. */
+void want_rest(struct judge *j, const char *what);
+void judge_restart(struct judge *j); /* ends it, and connects to a new one */
 
 /* --- Things that checks do often ---------------------------------------------------------------------------------- */
 

@@ -3,14 +3,15 @@
 
 #include <time.h>
 
-extern const struct exerciser exerciser_edu, exerciser_testdev;
+extern const struct exerciser exerciser_edu, exerciser_serial, exerciser_testdev;
 
-static const struct exerciser *const known[] = { &exerciser_edu, &exerciser_testdev };
+static const struct exerciser *const known[] = { &exerciser_edu, &exerciser_serial, &exerciser_testdev };
 
-const struct exerciser *exerciser_find(uint16_t vendor, uint16_t device)
+const struct exerciser *exerciser_find(uint16_t vendor, uint16_t device, uint32_t class_code)
 {
     for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++) {
-        if (known[i]->vendor == vendor && known[i]->device == device)
+        if (known[i]->class_code != 0 ? known[i]->class_code == class_code
+                                      : known[i]->vendor == vendor && known[i]->device == device)
             return known[i];
     }
     return NULL;
@@ -39,15 +40,28 @@ void device_messages(struct judge *j, uint32_t index, bool on)
     config_write(j, at + 2, 2, control);
 }
 
+static bool raises(const struct judge *j, uint32_t index)
+{
+    return j->facts.exerciser != NULL && j->facts.exerciser->irqs & 1u << index && j->facts.irq[index].count > 0;
+}
+
 uint32_t device_irq(struct judge *j)
 {
     static const uint32_t order[] = { VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_MSI_IRQ_INDEX, VFIO_PCI_INTX_IRQ_INDEX };
 
     for (size_t i = 0; i < sizeof(order) / sizeof(*order); i++) {
-        if (j->facts.exerciser->irqs & 1u << order[i] && j->facts.irq[order[i]].count > 0)
+        if (raises(j, order[i]))
             return order[i];
     }
     judge_skip(j, "no interrupt type of this device can be made to interrupt");
+}
+
+void device_needs(struct judge *j, uint32_t index)
+{
+    static const char *const names[] = { "INTx", "MSI", "MSI-X" };
+
+    if (!raises(j, index))
+        judge_skip(j, "no known way to make this device interrupt by %s", names[index]);
 }
 
 void device_raise(struct judge *j, uint32_t index, unsigned vector)
@@ -58,6 +72,13 @@ void device_raise(struct judge *j, uint32_t index, unsigned vector)
 void device_lower(struct judge *j, uint32_t index, unsigned vector)
 {
     j->facts.exerciser->lower(j, index, vector);
+}
+
+void device_lower_posted(struct judge *j, uint32_t index, unsigned vector)
+{
+    j->posting = true;
+    device_lower(j, index, vector);
+    j->posting = false;
 }
 
 void device_copy_begin(struct judge *j, uint64_t from, uint64_t to, uint32_t len)
@@ -108,6 +129,9 @@ void bar_write(struct judge *j, uint32_t bar, uint64_t offset, uint32_t width, u
         uint64_t value;
     } request = { { .offset = offset, .region = bar, .count = width }, value };
 
-    want_ok(j, call(j, OB_RAW_REGION_WRITE, &request, sizeof(request.access) + width, NULL, 0, NULL),
-            "writing a register");
+    if (j->posting)
+        post(j, OB_RAW_REGION_WRITE, &request, sizeof(request.access) + width, NULL, 0);
+    else
+        want_ok(j, call(j, OB_RAW_REGION_WRITE, &request, sizeof(request.access) + width, NULL, 0, NULL),
+                "writing a register");
 }

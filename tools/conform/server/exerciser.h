@@ -12,11 +12,18 @@
 #define EXERCISER_IOVA UINT64_C(0x0f000000)
 #define EXERCISER_SIZE UINT64_C(0x00100000)
 
+struct exerciser_register {
+    uint32_t region, width; /* width: of its accesses; 0: no more */
+    uint64_t offset;
+};
+
 struct exerciser {
     const char *name;
     uint16_t vendor, device;
-    uint32_t irqs;     /* bit n: raise() works with VFIO_PCI_*_IRQ_INDEX n */
-    uint32_t max_copy; /* bytes; 0: no DMA */
+    uint32_t class_code; /* not 0: every device of this class, whatever its ids */
+    uint32_t irqs;       /* bit n: raise() works with VFIO_PCI_*_IRQ_INDEX n */
+    uint32_t max_copy;   /* bytes; 0: no DMA */
+    bool tells;          /* whether a copy failed */
     /* The condition of a vector (INTx: 0) becomes true, or false; both may be repeated. */
     void (*raise)(struct judge *j, uint32_t index, unsigned vector);
     void (*lower)(struct judge *j, uint32_t index, unsigned vector);
@@ -25,10 +32,18 @@ struct exerciser {
     /* Whether that is over, and how: -1: it is not; 0: it is, as far as the device can tell; or an errno. */
     int (*copied)(struct judge *j);
     void (*begin)(struct judge *j); /* before the first copy of a check; optional */
+    /* Registers that keep what is written to them, and do nothing else. */
+    const struct exerciser_register *keep;
+    /* Others that can be read without an effect, and do not change by themselves. */
+    const struct exerciser_register *show;
+    /* Gives those of `show` that can have any other values, which differ for each seed from 1 to 255. */
+    void (*mark)(struct judge *j, uint8_t seed);
+    /* How often the doorbell rang that a write of `value` there rings; NULL: the device has none. */
+    uint64_t (*rings)(struct judge *j, uint32_t region, uint64_t offset, uint64_t value);
 };
 
 /* NULL: not known. */
-const struct exerciser *exerciser_find(uint16_t vendor, uint16_t device);
+const struct exerciser *exerciser_find(uint16_t vendor, uint16_t device, uint32_t class_code);
 
 /* Resets the device, if that is possible, and enables decoding and, with `master`, bus mastering. */
 void device_on(struct judge *j, bool master);
@@ -36,8 +51,12 @@ void device_on(struct judge *j, bool master);
 void device_messages(struct judge *j, uint32_t index, bool on);
 void device_raise(struct judge *j, uint32_t index, unsigned vector);
 void device_lower(struct judge *j, uint32_t index, unsigned vector);
+/* The same by posted writes, as far as it is writes. */
+void device_lower_posted(struct judge *j, uint32_t index, unsigned vector);
 /* An interrupt type of this device that raise() works with, messages first. */
 uint32_t device_irq(struct judge *j);
+/* Skips the check unless raise() works with that type. */
+void device_needs(struct judge *j, uint32_t index);
 
 /* Copies, and waits for the end: 0, or the device's errno. The device is on, and master. Memory without a descriptor is
  * served by raw.dma meanwhile. */

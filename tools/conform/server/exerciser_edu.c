@@ -3,15 +3,18 @@
  * whether a copy failed. */
 #include "exerciser.h"
 
-#define RAISE   0x60
-#define ACK     0x64
-#define SOURCE  0x80
-#define TARGET  0x88
-#define COUNT   0x90
-#define COMMAND 0x98
-#define BUFFER  0x40000
-#define RUN     1u
-#define TO_RAM  2u
+#define LIVENESS 0x04
+#define STATUS   0x20
+#define CAUSES   0x24
+#define RAISE    0x60
+#define ACK      0x64
+#define SOURCE   0x80
+#define TARGET   0x88
+#define COUNT    0x90
+#define COMMAND  0x98
+#define BUFFER   0x40000
+#define RUN      1u
+#define TO_RAM   2u
 
 static void edu_raise(struct judge *j, uint32_t index, unsigned vector)
 {
@@ -51,6 +54,21 @@ static int edu_copied(struct judge *j)
     return -1;
 }
 
+static void edu_mark(struct judge *j, uint8_t seed)
+{
+    bar_write(j, 0, LIVENESS, 4, seed * 0x01010101u);
+    bar_write(j, 0, STATUS, 4, seed & 1 ? 0x80 : 0);
+    bar_write(j, 0, ACK, 4, 0xffffffff);
+    bar_write(j, 0, RAISE, 4, seed);
+    bar_write(j, 0, TARGET, 8, BUFFER + seed);
+    bar_write(j, 0, COUNT, 8, seed);
+}
+
+static const struct exerciser_register keep[] = { { 0, 8, SOURCE }, { 0, 0, 0 } };
+static const struct exerciser_register show[] = { { 0, 4, LIVENESS }, { 0, 4, STATUS }, { 0, 4, CAUSES },
+                                                  { 0, 8, TARGET },   { 0, 8, COUNT },  { 0, 8, COMMAND },
+                                                  { 0, 0, 0 } };
+
 const struct exerciser exerciser_edu = {
     .name = "edu",
     .vendor = 0x1234,
@@ -61,4 +79,7 @@ const struct exerciser exerciser_edu = {
     .lower = edu_lower,
     .copy = edu_copy,
     .copied = edu_copied,
+    .keep = keep,
+    .show = show,
+    .mark = edu_mark,
 };

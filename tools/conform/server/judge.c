@@ -6,13 +6,13 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "../target.h"
 #include "../transcript.h"
 
 const char judge_capabilities[] =
@@ -23,7 +23,7 @@ const char judge_capabilities[] =
 
 struct held {
     struct held *next;
-    enum { HELD_FD, HELD_MEMORY, HELD_MAPPING, HELD_MESSAGE } kind;
+    enum { HELD_FD, HELD_MEMORY, HELD_MAPPING, HELD_MESSAGE, HELD_JSON, HELD_CONNECTION } kind;
     int fd;
     void *memory;
     size_t size;
@@ -58,6 +58,12 @@ static void release(struct held *h)
     case HELD_MESSAGE:
         ob_raw_message_free(h->memory);
         break;
+    case HELD_JSON:
+        json_decref(h->memory);
+        break;
+    case HELD_CONNECTION:
+        ob_raw_close(h->memory);
+        break;
     }
 }
 
@@ -72,7 +78,7 @@ static void release_all(struct judge *j)
     }
 }
 
-static int hold_fd(struct judge *j, int fd, const char *what)
+int judge_hold(struct judge *j, int fd, const char *what)
 {
     if (fd < 0)
         judge_fail(j, "the judge has no %s: %s", what, strerror(errno));
@@ -82,7 +88,7 @@ static int hold_fd(struct judge *j, int fd, const char *what)
 
 int judge_memfd(struct judge *j, uint64_t size)
 {
-    int fd = hold_fd(j, memfd_create("conform", MFD_CLOEXEC), "memfd");
+    int fd = judge_hold(j, memfd_create("conform", MFD_CLOEXEC), "memfd");
 
     if (ftruncate(fd, (off_t)size) != 0)
         judge_fail(j, "the judge has no memory: %s", strerror(errno));
@@ -91,17 +97,12 @@ int judge_memfd(struct judge *j, uint64_t size)
 
 int judge_eventfd(struct judge *j)
 {
-    return hold_fd(j, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd");
+    return judge_hold(j, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd");
 }
 
-int judge_file(struct judge *j, const char *path)
+int judge_open_file(struct judge *j, const char *path, int flags)
 {
-    return hold_fd(j, open(path, O_RDONLY | O_CLOEXEC), path);
-}
-
-int judge_hold(struct judge *j, int fd)
-{
-    return hold_fd(j, fd, "descriptor");
+    return judge_hold(j, open(path, flags | O_CLOEXEC), path);
 }
 
 void judge_pair(struct judge *j, int *mine, int *theirs)
@@ -110,8 +111,8 @@ void judge_pair(struct judge *j, int *mine, int *theirs)
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
         judge_fail(j, "the judge has no sockets: %s", strerror(errno));
-    *mine = hold_fd(j, pair[0], "socket");
-    *theirs = hold_fd(j, pair[1], "socket");
+    *mine = judge_hold(j, pair[0], "socket");
+    *theirs = judge_hold(j, pair[1], "socket");
 }
 
 void judge_give(struct judge *j, int fd)
@@ -148,7 +149,7 @@ void *judge_alloc(struct judge *j, size_t size)
     return h->memory;
 }
 
-static struct ob_raw_message *hold_message(struct judge *j, struct ob_raw_message *m)
+struct ob_raw_message *judge_keep(struct judge *j, struct ob_raw_message *m)
 {
     hold(j, HELD_MESSAGE)->memory = m;
     return m;
@@ -163,6 +164,8 @@ void judge_fail(struct judge *j, const char *format, ...)
     va_start(args, format);
     vsnprintf(j->text, sizeof(j->text), format, args);
     va_end(args);
+    for (char *c = j->text; *c != '\0'; c++) /* a peer's bytes may be quoted */
+        *c = *c < ' ' || *c > '~' ? '?' : *c;
     j->verdict = FAILED;
     longjmp(j->out, 1);
 }
@@ -178,10 +181,20 @@ void judge_skip(struct judge *j, const char *format, ...)
     longjmp(j->out, 1);
 }
 
+void judge_may_close(struct judge *j)
+{
+    j->may_close = true;
+}
+
 /* --- Results ----------------------------------------------------------------------------------------------------- */
 
 int got(struct judge *j, int result, const char *what)
 {
+    if (result == -ENOTCONN && j->may_close) {
+        j->may_close = false;
+        judge_reconnect(j);
+        longjmp(j->out, 1);
+    }
     if (result == -ENOTCONN)
         judge_fail(j, "%s: the connection was closed", what);
     if (result == -ETIMEDOUT)
@@ -234,15 +247,27 @@ void want_alive(struct judge *j, const char *what)
 
 /* --- Connections ------------------------------------------------------------------------------------------------- */
 
-void judge_open(struct judge *j, struct ob_raw *raw)
+static void use_connection(struct judge *j, struct ob_raw *raw, int fd)
 {
-    int fd = target_connect(j->target, j->timeout_ms);
-
-    want(j, fd >= 0, "connecting failed: %s", strerror(-fd));
     ob_raw_init(raw, fd);
     raw->timeout_ms = j->timeout_ms;
     raw->trace = transcript_add;
     raw->trace_ctx = j->transcript;
+}
+
+struct ob_raw *judge_beside(struct judge *j)
+{
+    struct ob_raw *raw = judge_alloc(j, sizeof(*raw));
+    int fd;
+
+    if (j->target->once)
+        judge_skip(j, "the server serves one client");
+    fd = target_connect(j->target, 0);
+    if (fd < 0)
+        return NULL;
+    use_connection(j, raw, fd);
+    hold(j, HELD_CONNECTION)->memory = raw;
+    return raw;
 }
 
 void judge_close(struct judge *j)
@@ -252,14 +277,67 @@ void judge_close(struct judge *j)
 
 void judge_reconnect_bare(struct judge *j)
 {
+    int fd;
+
     ob_raw_close(&j->raw);
-    judge_open(j, &j->raw);
+    j->guest = NULL;
+    j->copying = false;
+    j->copy_ring = NULL;
+    fd = target_connect(j->target, j->timeout_ms);
+    want(j, fd >= 0, "connecting failed: %s", strerror(-fd));
+    use_connection(j, &j->raw, fd);
 }
 
 void judge_reconnect(struct judge *j)
 {
     judge_reconnect_bare(j);
     want_ok(j, judge_version(j, 0, 0, judge_capabilities, NULL), "VERSION");
+}
+
+void judge_restart(struct judge *j)
+{
+    ob_raw_close(&j->raw);
+    target_stop(j->target);
+    judge_reconnect(j);
+}
+
+/* A queue that is empty ends in the structure itself. */
+static void move(struct ob_raw *to, const struct ob_raw *from)
+{
+    *to = *from;
+    if (to->queue == NULL)
+        to->queue_tail = &to->queue;
+}
+
+static void swap_processes(struct judge *j)
+{
+    struct ob_raw now = j->raw;
+
+    move(&j->raw, &j->aside);
+    move(&j->aside, &now);
+    j->target = j->target == j->first ? &j->second : j->first;
+}
+
+void judge_second(struct judge *j)
+{
+    int err;
+
+    if (j->target == &j->second)
+        return;
+    if (j->second.command == NULL) {
+        err = target_again(&j->second, j->first);
+        want(j, err == 0, "the judge cannot start the server a second time: %s", strerror(-err));
+        ob_raw_init(&j->aside, -1);
+    }
+    swap_processes(j);
+    if (j->raw.fd < 0)
+        judge_reconnect(j);
+}
+
+void judge_first(struct judge *j)
+{
+    if (j->target == &j->second)
+        swap_processes(j);
 }
 
 int judge_version(struct judge *j, uint16_t major, uint16_t minor, const char *json, struct ob_raw_message **reply)
@@ -274,6 +352,17 @@ int judge_version(struct judge *j, uint16_t major, uint16_t minor, const char *j
     return call(j, OB_RAW_VERSION, payload, 4 + text, NULL, 0, reply);
 }
 
+const json_t *judge_json(struct judge *j, const struct ob_raw_message *reply)
+{
+    const size_t numbers = sizeof(struct ob_raw_version);
+    size_t size = reply->size > numbers ? strnlen((char *)reply->payload + numbers, reply->size - numbers) : 0;
+    json_t *json = size > 0 ? json_loadb((char *)reply->payload + numbers, size, 0, NULL) : NULL;
+
+    if (json != NULL)
+        hold(j, HELD_JSON)->memory = json;
+    return json;
+}
+
 /* --- Messages ---------------------------------------------------------------------------------------------------- */
 
 int call(struct judge *j, uint16_t command, const void *payload, size_t size, const int *fds, unsigned nfds,
@@ -283,11 +372,31 @@ int call(struct judge *j, uint16_t command, const void *payload, size_t size, co
     int r = ob_raw_call(&j->raw, command, payload, size, fds, nfds, &m);
 
     if (r == 0) {
-        hold_message(j, m);
+        judge_keep(j, m);
         if (reply != NULL)
             *reply = m;
     }
     return r == -ENOTCONN ? r : got(j, r, command_name(command));
+}
+
+void call_refused(struct judge *j, uint16_t command, const void *payload, size_t size, int error)
+{
+    int r = call(j, command, payload, size, NULL, 0, NULL);
+    char what[64];
+
+    snprintf(what, sizeof(what), "%s with %zu bytes", command_name(command), size);
+    if (error == 0)
+        want_refused(j, r, what);
+    else
+        want_error(j, r, error, what);
+}
+
+uint16_t send_command(struct judge *j, uint16_t command, uint32_t flags, const void *payload, size_t size)
+{
+    uint16_t id = 0;
+
+    got(j, ob_raw_request(&j->raw, command, flags, payload, size, NULL, 0, &id), command_name(command));
+    return id;
 }
 
 void post(struct judge *j, uint16_t command, const void *payload, size_t size, const int *fds, unsigned nfds)
@@ -300,12 +409,31 @@ void send_bytes(struct judge *j, const void *bytes, size_t size, const int *fds,
     got(j, ob_raw_send(&j->raw, bytes, size, fds, nfds), "sending");
 }
 
+void send_with_header(struct judge *j, struct ob_raw_header header, const void *payload, size_t size)
+{
+    uint8_t *bytes = judge_alloc(j, sizeof(header) + size);
+
+    memcpy(bytes, &header, sizeof(header));
+    if (size > 0)
+        memcpy(bytes + sizeof(header), payload, size);
+    send_bytes(j, bytes, sizeof(header) + size, NULL, 0);
+}
+
+void wait_taken(struct judge *j)
+{
+    int unread = 0;
+
+    /* Nothing tells when a peer reads. */
+    for (int waited = 0; waited < 250 && ioctl(j->raw.fd, TIOCOUTQ, &unread) == 0 && unread > 0; waited++)
+        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+}
+
 struct ob_raw_message *receive_on(struct judge *j, struct ob_raw *raw, const char *what)
 {
     struct ob_raw_message *m;
 
     got(j, ob_raw_receive(raw, &m), what);
-    return hold_message(j, m);
+    return judge_keep(j, m);
 }
 
 struct ob_raw_message *receive(struct judge *j, const char *what)
@@ -360,10 +488,10 @@ static bool ready(int fd, int timeout_ms)
     return poll(&pfd, 1, timeout_ms) == 1;
 }
 
-void want_signal(struct judge *j, int fd, const char *what)
+uint64_t want_signal(struct judge *j, int fd, const char *what)
 {
     want(j, ready(fd, j->timeout_ms), "%s: the eventfd was not signalled for %d ms", what, j->timeout_ms);
-    signals(j, fd);
+    return signals(j, fd);
 }
 
 void want_hangup(struct judge *j, int fd, const char *what)
@@ -460,21 +588,43 @@ static const struct {
     { NEED_EXTRA_REGION, "the device has no region beyond PCI's" },
     { NEED_EXPRESS, "configuration space has 256 bytes" },
     { NEED_SPAWN, "the server's process is not ours" },
+    { NEED_NEXT, "the server's process serves one client" },
 };
+
+static void note_death(struct judge *j, struct target *target, const char *who)
+{
+    size_t used = strlen(j->text);
+
+    if (!target_died(target))
+        return;
+    snprintf(j->text + used, sizeof(j->text) - used, "%s%s died (%s %d)", used > 0 ? "; " : "", who,
+             WIFSIGNALED(target->status) ? "signal" : "status",
+             WIFSIGNALED(target->status) ? WTERMSIG(target->status) : WEXITSTATUS(target->status));
+    j->verdict = FAILED;
+    if (target == j->first)
+        target_start(target); /* an error comes again when it is connected to */
+}
 
 static void run(struct judge *j)
 {
-    uint32_t missing = j->check->needs & ~j->facts.has & ~(uint32_t)CHECK_BARE;
+    uint32_t missing = j->check->needs & ~j->facts.has & ~(uint32_t)(CHECK_BARE | CHECK_UNCONNECTED);
 
     for (unsigned i = 0; i < sizeof(needs) / sizeof(needs[0]); i++) {
         if (missing & needs[i].need)
             judge_skip(j, "%s", needs[i].what);
     }
+    if (target_died(j->target)) {
+        note_death(j, j->target, "this was not tried: before it, the server");
+        return;
+    }
     if (j->check->needs & CHECK_BARE)
         judge_reconnect_bare(j);
-    else
+    else if (!(j->check->needs & CHECK_UNCONNECTED))
         judge_reconnect(j);
     j->check->run(j);
+    /* After whatever came instead of VERSION, the next client is served; if not, this check tells. */
+    if ((j->check->needs & (CHECK_BARE | CHECK_UNCONNECTED)) && (j->facts.has & NEED_NEXT))
+        judge_reconnect(j);
 }
 
 enum verdict judge_run(struct judge *j, const struct check *check)
@@ -482,21 +632,20 @@ enum verdict judge_run(struct judge *j, const struct check *check)
     j->check = check;
     j->verdict = PASSED;
     j->text[0] = '\0';
-    j->copying = false;
+    j->posting = false;
+    j->may_close = false;
     transcript_clear(j->transcript);
     if (setjmp(j->out) == 0)
         run(j);
+    judge_first(j);
     ob_raw_close(&j->raw);
     ob_raw_close(&j->twin);
+    ob_raw_close(&j->aside);
     release_all(j);
-    if (target_died(j->target)) {
-        size_t used = strlen(j->text);
-
-        snprintf(j->text + used, sizeof(j->text) - used, "%sthe server died (%s %d)", used > 0 ? "; " : "",
-                 WIFSIGNALED(j->target->status) ? "signal" : "status",
-                 WIFSIGNALED(j->target->status) ? WTERMSIG(j->target->status) : WEXITSTATUS(j->target->status));
-        j->verdict = FAILED;
-    }
+    note_death(j, &j->second, "the second server");
+    target_free(&j->second);
+    if (j->verdict != SKIPPED)
+        note_death(j, j->first, "the server");
     return (enum verdict)j->verdict;
 }
 
@@ -507,9 +656,12 @@ void judge_transcript(struct judge *j, FILE *to, const char *indent)
 
 int judge_init(struct judge *j, struct target *target, int timeout_ms)
 {
-    *j = (struct judge){ .target = target, .timeout_ms = timeout_ms, .transcript = transcript_new() };
+    *j = (struct judge){
+        .target = target, .first = target, .second.pid = -1, .timeout_ms = timeout_ms, .transcript = transcript_new()
+    };
     ob_raw_init(&j->raw, -1);
     ob_raw_init(&j->twin, -1);
+    ob_raw_init(&j->aside, -1);
     return j->transcript == NULL ? -ENOMEM : 0;
 }
 

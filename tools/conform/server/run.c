@@ -4,7 +4,6 @@
 
 #include "../clauses.h"
 #include "../options.h"
-#include "../target.h"
 #include "check.h"
 
 static const struct check survey_check = {
@@ -84,7 +83,7 @@ int judge_server(const struct options *o, struct report *report)
         target_free(&target);
         return 125;
     }
-    judge.facts.has |= o->spawn != NULL ? NEED_SPAWN : 0;
+    judge.facts.has |= (o->spawn != NULL ? NEED_SPAWN : 0) | (o->once ? 0 : NEED_NEXT);
     run_all(&judge, o, report);
     judge_free(&judge);
     target_free(&target);

@@ -1,55 +1,33 @@
 /* survey.c: what the server says of itself, asked for once, before the checks: what they have to find or may skip. */
 #include "exerciser.h"
 
-#include <stdlib.h>
-
-static uint64_t json_number(const char *text, const char *key, uint64_t absent)
+/* The reply is looked at with a lenient eye: whether it is right is for checks to say. */
+static uint64_t number(const json_t *capabilities, const char *key, uint64_t absent)
 {
-    char quoted[48];
-    const char *at;
+    const json_t *value = json_object_get(capabilities, key);
 
-    snprintf(quoted, sizeof(quoted), "\"%s\"", key);
-    at = strstr(text, quoted);
-    if (at == NULL)
-        return absent;
-    at += strlen(quoted);
-    at += strspn(at, " \t\n:");
-    return strtoull(at, NULL, 0);
+    if (json_is_integer(value) && json_integer_value(value) >= 0)
+        return (uint64_t)json_integer_value(value);
+    if (json_is_real(value) && json_real_value(value) >= 0 && json_real_value(value) < 0x1p63)
+        return (uint64_t)json_real_value(value);
+    return absent;
 }
 
-static bool json_true(const char *text, const char *key)
-{
-    char quoted[48];
-    const char *at;
-
-    snprintf(quoted, sizeof(quoted), "\"%s\"", key);
-    at = strstr(text, quoted);
-    if (at == NULL)
-        return false;
-    at += strlen(quoted);
-    at += strspn(at, " \t\n:");
-    return strncmp(at, "true", 4) == 0;
-}
-
-/* The text is looked at with a lenient eye: whether it is right is for checks to say. */
 static void survey_version(struct judge *j, struct facts *f)
 {
     struct ob_raw_message *reply;
-    const char *text = "";
+    const json_t *capabilities;
 
     want_ok(j, judge_version(j, 0, 0, judge_capabilities, &reply), "VERSION");
-    if (reply->size > 4) {
-        char *copy = judge_alloc(j, reply->size - 4 + 1);
-
-        memcpy(copy, reply->payload + 4, reply->size - 4);
-        text = copy;
-    }
-    f->max_msg_fds = (uint32_t)json_number(text, "max_msg_fds", 1);
-    f->max_data = (uint32_t)json_number(text, "max_data_xfer_size", 1048576);
-    f->max_maps = (uint32_t)json_number(text, "max_dma_maps", 65535);
-    f->pgsizes = json_number(text, "pgsizes", 4096);
+    capabilities = json_object_get(judge_json(j, reply), "capabilities");
+    f->max_msg_fds = (uint32_t)number(capabilities, "max_msg_fds", 1);
+    f->max_data = (uint32_t)number(capabilities, "max_data_xfer_size", 1048576);
+    f->max_maps = (uint32_t)number(capabilities, "max_dma_maps", 65535);
+    f->pgsizes = number(capabilities, "pgsizes", 4096);
+    if (f->pgsizes == 0)
+        f->pgsizes = 4096;
     f->page = f->pgsizes & (~f->pgsizes + 1);
-    f->multi = json_true(text, "write_multiple");
+    f->multi = json_is_true(json_object_get(capabilities, "write_multiple"));
     f->has |= f->multi ? NEED_MULTI : 0;
 }
 
@@ -57,16 +35,13 @@ static void survey_version(struct judge *j, struct facts *f)
 static void survey_twin(struct judge *j, struct facts *f)
 {
     struct ob_raw_message *reply;
-    char *text;
+    const json_t *twin;
 
-    judge_reconnect_bare(j);
     if (judge_version(j, 0, 0, "{\"capabilities\":{\"max_msg_fds\":16,\"twin_socket\":{\"supported\":true}}}",
-                      &reply) != 0 ||
-        reply->size <= 4)
+                      &reply) != 0)
         return;
-    text = judge_alloc(j, reply->size - 4 + 1);
-    memcpy(text, reply->payload + 4, reply->size - 4);
-    f->twin = strstr(text, "\"twin_socket\"") != NULL && json_true(text, "supported");
+    twin = json_object_get(json_object_get(judge_json(j, reply), "capabilities"), "twin_socket");
+    f->twin = json_is_true(json_object_get(twin, "supported"));
     f->has |= f->twin ? NEED_TWIN : 0;
 }
 
@@ -74,8 +49,8 @@ static void survey_capabilities(struct judge *j, struct region_facts *r, const s
 {
     uint32_t at = field32(j, m, 12);
 
-    for (unsigned turns = 0; at >= 32 && at + 16 <= m->size && turns < 16; turns++) {
-        if (field16(j, m, at) == VFIO_REGION_INFO_CAP_SPARSE_MMAP && at + 32 <= m->size) {
+    for (unsigned turns = 0; at >= 32 && m->size >= 16 && at <= m->size - 16 && turns < 16; turns++) {
+        if (field16(j, m, at) == VFIO_REGION_INFO_CAP_SPARSE_MMAP && m->size - at >= 32) {
             r->areas = field32(j, m, at + 8);
             r->area_offset = field64(j, m, at + 16);
             r->area_size = field64(j, m, at + 24);
@@ -188,7 +163,7 @@ void survey(struct judge *j)
     if (f->region[VFIO_PCI_CONFIG_REGION_INDEX].size > 0) {
         f->vendor = (uint16_t)config_read(j, 0, 2);
         f->device = (uint16_t)config_read(j, 2, 2);
-        f->exerciser = exerciser_find(f->vendor, f->device);
+        f->exerciser = exerciser_find(f->vendor, f->device, config_read(j, 0x08, 4) >> 8);
         if (f->exerciser != NULL)
             f->has |= (f->exerciser->max_copy > 0 ? NEED_DMA : 0) | (f->exerciser->irqs != 0 ? NEED_INTERRUPT : 0);
     }
