@@ -10,6 +10,7 @@ returns what goes on instead: a message, several, or None for nothing; it may ch
 
 import dataclasses
 import importlib
+import json
 import os
 import pathlib
 import struct
@@ -419,4 +420,15 @@ def added(transform_request, **fields):
     def transform(connection, m):
         other = transform_request(connection, m.copy(**fields))
         return [m, other]
+    return transform
+
+
+def edit_json(edit):
+    """Changes the capabilities in the text of a VERSION or its reply; what has none stays."""
+    def transform(_, m):
+        if len(m.payload) > 4 and not m.flags & ERROR:
+            text = json.loads(m.payload[4:].rstrip(b"\0"))
+            edit(text.setdefault("capabilities", {}))
+            m.payload = m.payload[:4] + json.dumps(text, separators=(",", ":")).encode() + b"\0"
+        return m
     return transform

@@ -7,7 +7,7 @@
 It serves clients, any number at a time, at PATH or on a descriptor, and passes the messages of each over a connection
 of its own to a server: one that it starts, with --socket-path=PATH appended, or one that listens already. Messages go
 on one by one, as they came: each in a segment of its own, its descriptors with its first byte. A twin socket that the
-server offers is passed through in the same way.
+server offers is passed through in the same way, its end too.
 
 Without a mutation nothing is changed, so that a conforming pair of peers does not notice the proxy. With one, the rows
 of mutations_*.py say which messages are changed, dropped, answered here, cut, repeated.
@@ -62,6 +62,7 @@ class Message:
     cuts: tuple = ()  # offsets at which a segment ends
     join: bool = False  # kept back, and sent in one segment with the message behind it
     number: int = 0  # how many of its command and kind came before it on this connection
+    ends: bool = False  # it is no message but the end of the twin socket, which its sender closed
     connection: int = 0  # which of the proxy's it is on, from 0
     breaks: tuple = ()  # offsets in it at which a read of ours ended
     late_fds: bool = False  # its descriptors did not come with its first byte
@@ -244,15 +245,34 @@ class Connection:
             room = other.pending_size < MAX_PENDING or other.hoards
             self.epoll.modify(fd, (select.EPOLLIN if room else 0) | (select.EPOLLOUT if stream.pending else 0))
 
-    def interpose_twin(self, index, fds):
-        """Puts the proxy between the ends of a twin socket: ours replaces the server's in `fds`."""
-        server = socket.socket(fileno=fds[index])
+    def interpose_twin(self, m):
+        """Puts the proxy between the ends of a twin socket that a reply to VERSION gives: ours replaces the server's."""
+        at = m.payload.find(b'"fd_index"')
+        if at < 0 or self.twins:
+            return
+        digits = m.payload[at + 10:].lstrip(b": ")
+        index = int(digits[:len(digits) - len(digits.lstrip(b"0123456789"))] or b"-1")
+        if not 0 <= index < len(m.fds):
+            return
+        server = socket.socket(fileno=m.fds[index])
         ours, client = socket.socketpair()
-        fds[index] = client.detach()
+        m.fds[index] = client.detach()
         a, b = Stream(ours), Stream(server)
         self.twins = {True: b, False: a}  # by sender: where its messages go
         self.watch(a, b, True, True)
         self.watch(b, a, False, True)
+
+    def unwatch(self, stream):
+        fd = stream.socket.fileno()
+        if fd in self.streams:
+            self.epoll.unregister(fd)
+            del self.streams[fd]
+
+    def end_twin(self):
+        for stream in self.twins.values():
+            self.unwatch(stream)
+            stream.close()
+        self.twins = {}
 
     def remember(self, m):
         key = (m.from_client, m.twin, m.id, m.command)
@@ -290,19 +310,18 @@ class Connection:
         return self.server if from_client else self.client
 
     def forward(self, m):
-        if m.command == COMMANDS["VERSION"] and m.is_reply and not m.from_client:
-            at = m.payload.find(b'"fd_index"')
-            if at >= 0 and m.fds and not self.twins:
-                digits = m.payload[at + 10:].lstrip(b": ")
-                index = int(digits[:len(digits) - len(digits.lstrip(b"0123456789"))] or b"-1")
-                if 0 <= index < len(m.fds):
-                    self.interpose_twin(index, m.fds)
         self.follow(m)
-        self.to(m.from_client, m.twin).send(m)
+        if m.ends:
+            self.end_twin()
+        elif self.twins or not m.twin:  # else the other side has closed it meanwhile
+            self.to(m.from_client, m.twin).send(m)
 
     def handle(self, m):
-        self.pair(m)
-        self.remember(m)
+        if not m.ends:
+            self.pair(m)
+            self.remember(m)
+        if m.command == COMMANDS["VERSION"] and m.is_reply and not m.from_client:
+            self.interpose_twin(m)
         came, kept = set(m.fds), set()
         m.state = self.state
         for one in self.proxy.mutate(self, m):
@@ -317,15 +336,15 @@ class Connection:
             while True:
                 self.choose_events()
                 for fd, events in self.epoll.poll(0 if self.proxy.spins(self) else None):
-                    if events & select.EPOLLOUT:
+                    if fd in self.streams and events & select.EPOLLOUT:
                         self.streams[fd][0].flush()
-                    if events & ~select.EPOLLOUT:
+                    if fd in self.streams and events & ~select.EPOLLOUT:
                         self.read(fd)
         except Gone:
             pass
         finally:
             self.epoll.close()
-            for stream, *_ in self.streams.values():
+            for stream in (self.client, self.server, *self.twins.values()):
                 stream.close()
             for fd in self.kept:
                 os.close(fd)
@@ -336,10 +355,8 @@ class Connection:
             stream.receive()
         except Gone:
             if twin:
-                self.epoll.unregister(fd)
-                del self.streams[fd]
-                other.socket.shutdown(socket.SHUT_WR)
-                stream.close()
+                self.unwatch(stream)
+                self.handle(Message(0, 0, 0, 0, b"", [], from_client, True, ends=True))
                 return
             rest = stream.rest(from_client, twin)
             if rest:
