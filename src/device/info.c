@@ -74,12 +74,12 @@ static void add_type(struct caps *caps, const struct ob_region *region)
     add_capability(caps, &cap, sizeof(cap));
 }
 
-static void describe_space(const struct ob_space *space, struct vfio_region_info *info, struct caps *caps)
+static void describe_space(const struct ob_space *space, bool maps, struct vfio_region_info *info, struct caps *caps)
 {
     info->size = space->size;
     info->flags = (space->flags & OB_REGION_READABLE ? VFIO_REGION_INFO_FLAG_READ : 0) |
                   (space->flags & OB_REGION_WRITABLE ? VFIO_REGION_INFO_FLAG_WRITE : 0);
-    if (space->n_maps == 0)
+    if (space->n_maps == 0 || !maps)
         return;
     info->flags |= VFIO_REGION_INFO_FLAG_MMAP;
     info->offset = space->file_off;
@@ -98,12 +98,14 @@ int ob_info_region(struct ob_dev *dev, const struct ob_message *m)
     struct ob_message reply = { .u.region_info = { .argsz = sizeof(*asked), .index = asked->index } };
     struct vfio_region_info *info = &reply.u.region_info;
     struct caps caps = { .size = 0 };
+    /* A client that takes no descriptors reaches memory by messages (VU-VER-20). */
+    bool maps = dev->session.journal.header->peer.max_msg_fds > 0;
 
     if (!ob_info_is_region(dev, asked->index))
         return -EINVAL;
     const struct ob_space *space = ob_space(dev, asked->index);
     if (space)
-        describe_space(space, info, &caps);
+        describe_space(space, maps, info, &caps);
     if (asked->index >= VFIO_PCI_NUM_REGIONS)
         add_type(&caps, &dev->cls.regions[asked->index - VFIO_PCI_NUM_REGIONS]);
     if (asked->index == VFIO_PCI_CONFIG_REGION_INDEX) {

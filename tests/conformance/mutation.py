@@ -10,12 +10,13 @@ returns what goes on instead: a message, several, or None for nothing; it may ch
 
 import dataclasses
 import importlib
+import json
 import os
 import pathlib
 import struct
 from typing import Callable
 
-from proxy import COMMANDS, ERROR, NO_REPLY, REPLY, Message
+from proxy import COMMANDS, ERROR, NO_REPLY, REPLY, Gone, Message
 
 
 @dataclasses.dataclass
@@ -24,7 +25,9 @@ class Mutation:
     touches: Callable
     transform: Callable
     caught_by: tuple  # names of checks, each of which fails because of it
-    server: str  # the device behind the proxy: testdev, or one that `outboard serve` has; "": it is a client
+    # The device behind the proxy: testdev, or one that `outboard serve` has; ",KEY=VALUE..." are options. "": it is a
+    # client.
+    server: str
     timeout: int = 3000  # of the judge, ms: short where a check waits for what never comes
     hides_end: bool = False  # the client is not told that the server has gone
     always_succeeds: bool = False  # the client's status is 0, whatever happened
@@ -123,6 +126,21 @@ def refused(m):
 
 def posted(m):
     return bool(m.flags & NO_REPLY)
+
+
+def unknown(m):
+    """A command that is in no table."""
+    return m.command not in COMMANDS.values()
+
+
+def lost(m):
+    """A header whose size makes no sense, or is beyond the proxy's; the payload is what is behind it."""
+    return m.size is not None
+
+
+def cut_off(m):
+    """The client went in the middle of it."""
+    return m.cut_off is not None
 
 
 def nth(number):
@@ -331,13 +349,87 @@ def answered(_, m):
 
 def close(connection, m):
     """Ends the client's connection instead."""
-    connection.end()
+    raise Gone
+
+
+def crash_client(connection, m):
+    """The client dies of it."""
+    connection.proxy.crash_client()
+    close(connection, m)
 
 
 def crash(connection, m):
-    """The client dies of it."""
+    """The server's process ends."""
     connection.proxy.crash()
-    close(connection, m)
+
+
+def use_memory(mebibytes):
+    """The process uses so much more, for good, each time."""
+    def transform(connection, m):
+        connection.proxy.memory.setdefault("used", []).append(b"\1" * (mebibytes << 20))
+        return m
+    return transform
+
+
+def refuse_and_close(error):
+    def transform(connection, m):
+        connection.forward(m.reply(error=error))
+        return close(connection, m)
+    return transform
+
+
+def when(condition, transform):
+    """A condition on the connection and the message."""
+    return lambda connection, m: transform(connection, m) if condition(connection, m) else m
+
+
+def complete(_, m):
+    """What is missing of a message that was cut off is taken for zeroes."""
+    if len(m.cut_off) < 16:
+        return m
+    m.payload = m.payload.ljust(m.size - 16, b"\0")
+    m.cut_off = None
+    return m
+
+
+def keep_descriptors(connection, m):
+    """They stay open for good."""
+    connection.proxy.memory.setdefault("kept", []).extend(os.dup(fd) for fd in m.fds)
+    return m
+
+
+def postpone(which, behind=1):
+    """Those that `which` touches go behind so many that follow; the row has to touch all that may follow."""
+    def transform(connection, m):
+        held = connection.memory.setdefault("postponed", [])
+        for item in held:
+            item[1] -= 1
+        due = [one for one, left in held if left == 0]
+        connection.memory["postponed"] = [item for item in held if item[1] > 0]
+        if not which(m):
+            return [m] + due
+        connection.memory["postponed"].append([m.copy(), behind])
+        return due
+    return transform
+
+
+def spin(where):
+    """Connections of which this is true do not sleep from now on."""
+    def transform(connection, m):
+        connection.proxy.spins = where
+        return m
+    return transform
+
+
+def hoard(connection, m):
+    """All that the client sends is read, however much waits for the server."""
+    connection.server.hoards = True
+    return m
+
+
+def asked_by_server(connection):
+    """The server's commands that have no reply yet."""
+    return [m for waiting in connection.asked.values() for m in waiting if not m.from_client]
 
 
 def then(*transforms):
@@ -354,4 +446,15 @@ def added(transform_request, **fields):
     def transform(connection, m):
         other = transform_request(connection, m.copy(**fields))
         return [m, other]
+    return transform
+
+
+def edit_json(edit):
+    """Changes the capabilities in the text of a VERSION or its reply; what has none stays."""
+    def transform(_, m):
+        if len(m.payload) > 4 and not m.flags & ERROR:
+            text = json.loads(m.payload[4:].rstrip(b"\0"))
+            edit(text.setdefault("capabilities", {}))
+            m.payload = m.payload[:4] + json.dumps(text, separators=(",", ":")).encode() + b"\0"
+        return m
     return transform

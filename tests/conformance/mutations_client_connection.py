@@ -3,8 +3,8 @@
 import os
 
 from client_good import outstanding, together
-from mutation import (any_of, both, client_row, close, crash, extra_descriptor, no_descriptors, nothing, refused,
-                      replies, requests, server_requests, then)
+from mutation import (any_of, both, client_row, close, crash_client, extra_descriptor, no_descriptors, nothing,
+                      refused, replies, requests, server_requests, then)
 
 client_row("client-needless-descriptor", requests("GET_INFO"), extra_descriptor, "descriptors")
 
@@ -19,7 +19,7 @@ client_row("client-leaks-descriptors", replies("REGION_READ", "DMA_MAP", "GET_RE
 client_row("client-leaks-with-refusal", both(replies(), refused), then(leak, no_descriptors),
            "descriptor-closed-refusal")
 
-client_row("client-wants-whole-replies", both(replies(), lambda m: m.pieces > 1), close, "split-header",
+client_row("client-wants-whole-replies", both(replies(), lambda m: m.breaks), close, "split-header",
            "split-payload", "split-bytes")
 
 
@@ -59,11 +59,11 @@ def close_if_late(connection, m):
 client_row("client-dies-of-late-reply", replies("DEVICE_RESET", "DEVICE_FEATURE"), close_if_late, "late-header",
            "late-payload")
 
-client_row("client-crashes-on-size", lambda m: m.raw is not None, crash, "nonsense-size-zero", "nonsense-size-small",
-           "nonsense-size-huge", "nonsense-command-huge")
-client_row("client-crashes-on-type", lambda m: m.flags == 2, crash, "nonsense-type")
-client_row("client-crashes-on-command", both(server_requests(), lambda m: m.command not in (11, 12)), crash,
+client_row("client-crashes-on-size", lambda m: m.size is not None, crash_client, "nonsense-size-zero",
+           "nonsense-size-small", "nonsense-size-huge", "nonsense-command-huge")
+client_row("client-crashes-on-type", lambda m: m.flags == 2, crash_client, "nonsense-type")
+client_row("client-crashes-on-command", both(server_requests(), lambda m: m.command not in (11, 12)), crash_client,
            "nonsense-command", "nonsense-direction")
 client_row("client-crashes-on-short-dma", both(server_requests("DMA_READ", "DMA_WRITE"), lambda m: len(m.payload) < 16),
-           crash, "nonsense-short-dma-read", "nonsense-short-dma-write")
+           crash_client, "nonsense-short-dma-read", "nonsense-short-dma-write")
 client_row("client-gives-up", replies("GET_INFO"), close, "baseline")

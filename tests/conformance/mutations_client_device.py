@@ -5,7 +5,7 @@ import stat
 import struct
 
 from client_good import GOOD_REGION, outstanding
-from mutation import (accept, accepted, both, change, client_row, close, crash, extra_descriptor, field, holds,
+from mutation import (accept, accepted, both, change, client_row, close, crash_client, extra_descriptor, field, holds,
                       longer, nth, poke, refused, replies, requests, server_requests, then, twice)
 from mutations_client_connection import leak
 
@@ -51,8 +51,8 @@ client_row("client-wants-known-irq-flags", both(SAYS_IRQ, field("self", 4, "I", 
            "irq-unknown-flag")
 client_row("client-assumes-numbers", SAYS_INFO, then(poke(8, "I", 10), poke(12, "I", 5)), "info-few-regions",
            "info-few-irqs", "info-nothing", "info-huge-numbers")
-client_row("client-crashes-without-pci", both(SAYS_INFO, field("self", 4, "I", lambda flags: not flags & 2)), crash,
-           "info-not-pci")
+client_row("client-crashes-without-pci", both(SAYS_INFO, field("self", 4, "I", lambda flags: not flags & 2)),
+           crash_client, "info-not-pci")
 
 # Regions. In the reply of region 2 capabilities begin with that of sparse areas, at 32.
 SPARSE = both(SAYS_REGION, accepted, field("request", 8, "I", lambda index: index == 2))
@@ -65,10 +65,10 @@ client_row("client-believes-regions", SPARSE, change(payload=GOOD_REGION), "regi
            "area-outside", "area-wraps", "area-unaligned", "area-half-page")
 client_row("client-wants-descriptor", both(SPARSE, field("self", 4, "I", lambda flags: flags & 4), lambda m: not m.fds),
            close, "region-no-descriptor")
-client_row("client-dies-of-short-file", both(SPARSE, lambda m: m.fds and os.fstat(m.fds[0]).st_size == 0), crash,
+client_row("client-dies-of-short-file", both(SPARSE, lambda m: m.fds and os.fstat(m.fds[0]).st_size == 0), crash_client,
            "region-short-file")
-client_row("client-dies-of-socket", both(SPARSE, lambda m: m.fds and stat.S_ISSOCK(os.fstat(m.fds[0]).st_mode)), crash,
-           "region-odd-descriptor")
+client_row("client-dies-of-socket", both(SPARSE, lambda m: m.fds and stat.S_ISSOCK(os.fstat(m.fds[0]).st_mode)),
+           crash_client, "region-odd-descriptor")
 client_row("client-leaks-needless-descriptor", both(SPARSE, field("self", 4, "I", lambda flags: not flags & 4)), leak,
            "region-needless-descriptor")
 

@@ -3,8 +3,8 @@
 import struct
 
 from client_good import good_data
-from mutation import (any_of, both, change, client_row, close, crash, field, longer, nth, poke, refused, replies,
-                      requests, shorter, then)
+from mutation import (any_of, both, change, client_row, close, crash_client, field, longer, nth, poke, refused,
+                      replies, requests, shorter, then)
 
 GET, SET = 1 << 16, 1 << 17
 MIGRATION, STATE, START, REPORT = 1, 2, 6, 8
@@ -77,6 +77,7 @@ client_row("client-believes-data", both(SAYS_READ, nth(0)), as_much_as_asked, "d
 REPORTED = says_feature(GET | REPORT)
 client_row("client-believes-report", both(REPORTED, lambda m: len(m.payload) == 32),
            then(longer(b"\0" * 16), poke(0, "I", 48)), "logging-short-bitmap")
-client_row("client-crashes-on-long-report", both(REPORTED, lambda m: len(m.payload) > 48), crash, "logging-long-bitmap")
+client_row("client-crashes-on-long-report", both(REPORTED, lambda m: len(m.payload) > 48), crash_client,
+           "logging-long-bitmap")
 client_row("client-dies-of-bits", both(REPORTED, lambda m: len(m.payload) == 48 and m.payload[47] != 0), close,
            "logging-bits-beyond")

@@ -3,8 +3,8 @@
 import struct
 
 from client_good import GOOD_VERSION, good_read, outstanding, together
-from mutation import (accept, accepted, any_of, both, change, client_replies, client_row, close, crash, drop, longer,
-                      nth, posted, refused, replies, requests, server_requests, shorter, twice)
+from mutation import (accept, accepted, any_of, both, change, client_replies, client_row, close, crash_client, drop,
+                      longer, nth, posted, refused, replies, requests, server_requests, shorter, twice)
 
 # What they send.
 client_row("client-unknown-command", requests("GET_IRQ_INFO"), change(command=77), "header-layout")
@@ -67,7 +67,7 @@ def as_asked(connection, m):
 
 client_row("client-ignores-id", both(replies(), lambda m: m.request is None), as_asked, "answer-other-id",
            "answer-other-command")
-client_row("client-dies-of-second-reply", both(replies("REGION_READ"), lambda m: m.request is None), crash,
+client_row("client-dies-of-second-reply", both(replies("REGION_READ"), lambda m: m.request is None), crash_client,
            "answer-twice")
 
 
@@ -78,7 +78,7 @@ def crash_if_overtaken(connection, m):
     elif m.request is waiting[0]:
         waiting.pop(0)
     else:
-        return crash(connection, m)
+        return crash_client(connection, m)
     return m
 
 

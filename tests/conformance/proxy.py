@@ -5,11 +5,11 @@
     proxy.py [--mutation NAME] (--fd N | --socket-path PATH) --connect PATH
     proxy.py [--mutation NAME] --connect PATH --client -- CLIENT [ARG...]
 
-It serves clients, one after the other, at PATH or on a descriptor, and passes their messages to a server:
-one that it starts, with --socket-path=PATH appended, or one that listens already. Messages go on one by one, as they
-came: each in a segment of its own, its descriptors with its first byte. A twin socket that the server offers is passed
-through in the same way. With --client it starts a client, in whose command {proxy} becomes the path to connect to, and
-ends as that does: with its status, or by its signal.
+It serves clients, any number at a time, at PATH or on a descriptor, and passes the messages of each over a connection
+of its own to a server: one that it starts, with --socket-path=PATH appended, or one that listens already. Messages go
+on one by one, as they came: each in a segment of its own, its descriptors with its first byte. A twin socket that the
+server offers is passed through in the same way, its end too. With --client it starts a client, in whose command {proxy}
+becomes the path to connect to, and ends as that does: with its status, or by its signal.
 
 Without a mutation nothing is changed, so that a conforming pair of peers does not notice the proxy. With one, the rows
 of mutations_*.py say which messages are changed, dropped, answered here, cut, repeated.
@@ -29,7 +29,9 @@ import subprocess
 import sys
 import tempfile
 import termios
+import threading
 import time
+import traceback
 from typing import Callable, Optional
 
 HEADER = struct.Struct("<HHIII")
@@ -41,7 +43,7 @@ COMMANDS = {
     "DEVICE_RESET": 13, "REGION_WRITE_MULTI": 15, "DEVICE_FEATURE": 16, "MIG_DATA_READ": 17, "MIG_DATA_WRITE": 18,
 }
 MAX_MESSAGE = 4 << 20
-MAX_FDS = 64
+MAX_FDS = 253  # the kernel's
 MAX_PENDING = 256 << 10  # bytes that wait for a reader: beyond, no more is read from the other side
 
 
@@ -62,10 +64,12 @@ class Message:
     cuts: tuple = ()  # offsets at which a segment ends
     join: bool = False  # kept back, and sent in one segment with the message behind it
     number: int = 0  # how many of its command and kind came before it on this connection
+    ends: bool = False  # it is no message but the end of the twin socket, which its sender closed
     connection: int = 0  # which of the proxy's it is on, from 0; of a client's, which of those that the judge started
-    pieces: int = 1  # in how many reads it came
+    breaks: tuple = ()  # offsets in it at which a read of ours ended
     joined: bool = False  # it came in one read with the message before it
-    raw: Optional[bytes] = None  # its header says an impossible size: all that came, which nobody can follow
+    late_fds: bool = False  # its descriptors did not come with its first byte
+    cut_off: Optional[bytes] = None  # all that came of it before the end of the connection
     state: Optional[int] = 2  # of migration, as far as the client could know when this came; None: it cannot
 
     @property
@@ -73,8 +77,8 @@ class Message:
         return bool(self.flags & REPLY) or self.request is not None
 
     def bytes(self):
-        if self.raw is not None:
-            return self.raw
+        if self.cut_off is not None:
+            return self.cut_off
         size = HEADER.size + len(self.payload) if self.size is None else self.size
         return HEADER.pack(self.id & 0xffff, self.command & 0xffff, size & 0xffffffff, self.flags, self.error) \
             + self.payload
@@ -100,11 +104,13 @@ class Stream:
     def __init__(self, sock):
         self.socket = sock
         self.buffer = b""
-        self.fds = []  # (position in the buffer, descriptor)
+        self.breaks = []  # positions in the buffer at which a read ended
+        self.fds = []  # (position in the buffer, where the read that brought it began, descriptor)
+        self.lost = False  # a header made no sense, or announced too much: what follows is passed on as it is
         self.held = []  # messages that go with the next
         self.pending = []  # (bytes, descriptors) that there was no room for
         self.pending_size = 0
-        self.reads = 0  # that the first message in the buffer has come in
+        self.hoards = False  # takes any number of pending bytes
         sock.setblocking(False)
 
     def receive(self):
@@ -119,31 +125,41 @@ class Stream:
         if not data:
             raise Gone
         # Linux ends a read with the segment that carried descriptors, so these came with its last message.
-        self.fds += [(len(self.buffer) + len(data) - 1, fd) for fd in fds]
+        self.fds += [(len(self.buffer) + len(data) - 1, len(self.buffer), fd) for fd in fds]
         self.buffer += data
-        self.reads += 1
+        self.breaks.append(len(self.buffer))
 
     def messages(self, from_client, twin):
+        """What is complete. A header that makes no sense, or announces too much, comes with all that is behind it."""
         joined = False
-        while len(self.buffer) >= HEADER.size:
+        while len(self.buffer) >= HEADER.size and not self.lost:
             ident, command, size, flags, error = HEADER.unpack_from(self.buffer)
-            if size < HEADER.size or size > MAX_MESSAGE:
-                # Nobody can follow this stream: pass the rest on as it is.
-                yield Message(ident, command, flags, error, b"", [], from_client, twin, raw=self.rest())
+            self.lost = size < HEADER.size or size > MAX_MESSAGE
+            if len(self.buffer) < size and not self.lost:
                 return
-            if len(self.buffer) < size:
-                return
-            payload = self.buffer[HEADER.size:size]
-            fds = [fd for at, fd in self.fds if at < size]
-            self.fds = [(at - size, fd) for at, fd in self.fds if at >= size]
-            self.buffer = self.buffer[size:]
-            pieces, self.reads = self.reads, 1 if self.buffer else 0
-            yield Message(ident, command, flags, error, payload, fds, from_client, twin, pieces=pieces, joined=joined)
+            breaks = tuple(at for at in self.breaks if at < size)
+            late = any(0 < start for at, start, _ in self.fds if at < size)
+            data, fds = self.take(len(self.buffer) if self.lost else size)
+            yield Message(ident, command, flags, error, data[HEADER.size:], fds, from_client, twin,
+                          size=size if self.lost else None, breaks=breaks, joined=joined, late_fds=late)
             joined = True
 
-    def rest(self):
-        raw, self.buffer = self.buffer, b""
-        return raw
+    def take(self, size):
+        """The first bytes, and the descriptors that came with them."""
+        data, self.buffer = self.buffer[:size], self.buffer[size:]
+        fds = [fd for at, _, fd in self.fds if at < size]
+        self.fds = [(at - size, start - size, fd) for at, start, fd in self.fds if at >= size]
+        self.breaks = [at - size for at in self.breaks if at > size]
+        return data, fds
+
+    def rest(self, from_client, twin):
+        """What came of a message whose end will not come; None: nothing."""
+        if not self.buffer and not self.fds:
+            return None
+        data, fds = self.take(len(self.buffer))
+        ident, command, size, flags, error = HEADER.unpack_from(data + bytes(HEADER.size))
+        return Message(ident, command, flags, error, data[HEADER.size:], fds, from_client, twin, size=size,
+                       cut_off=data)
 
     def wait_taken(self):
         """Until the peer has read what was sent: two sends are two segments, but a reader may find them as one."""
@@ -173,14 +189,20 @@ class Stream:
                     self.pending.pop(0)
         except BlockingIOError:
             pass
-        except OSError as error:
-            raise Gone from error
+        except OSError:
+            self.drop_pending()  # it has closed: what it sent before is read first
+
+    def drop_pending(self):
+        for fd in [fd for _, fds in self.pending for fd in fds]:
+            os.close(fd)
+        self.pending, self.pending_size = [], 0
 
     def close(self):
         self.socket.close()
-        for fd in [fd for _, fd in self.fds] + [fd for _, fds in self.pending for fd in fds]:
+        for _, _, fd in self.fds:
             os.close(fd)
-        self.fds, self.pending, self.pending_size = [], [], 0
+        self.fds = []
+        self.drop_pending()
 
     def send(self, message):
         if message.join:
@@ -202,10 +224,9 @@ class Stream:
 class Connection:
     """A client, its server, and the messages between them. `memory` belongs to the mutation."""
 
-    def __init__(self, proxy, client, server):
+    def __init__(self, proxy, client, server, number):
         self.proxy = proxy
-        self.number = proxy.connections
-        proxy.connections += 1
+        self.number = number  # Message.connection
         self.client, self.server = Stream(client), Stream(server)
         self.twins = {}
         self.asked = {}  # requests that wait for their reply: (from the client, twin, id, command): [message]
@@ -226,18 +247,37 @@ class Connection:
 
     def choose_events(self):
         for fd, (stream, other, *_) in self.streams.items():
-            room = other.pending_size < MAX_PENDING
+            room = other.pending_size < MAX_PENDING or other.hoards
             self.epoll.modify(fd, (select.EPOLLIN if room else 0) | (select.EPOLLOUT if stream.pending else 0))
 
-    def interpose_twin(self, index, fds):
-        """Puts the proxy between the ends of a twin socket: ours replaces the server's in `fds`."""
-        server = socket.socket(fileno=fds[index])
+    def interpose_twin(self, m):
+        """Puts the proxy between the ends of a twin socket that a reply to VERSION gives: ours replaces the server's."""
+        at = m.payload.find(b'"fd_index"')
+        if at < 0 or self.twins:
+            return
+        digits = m.payload[at + 10:].lstrip(b": ")
+        index = int(digits[:len(digits) - len(digits.lstrip(b"0123456789"))] or b"-1")
+        if not 0 <= index < len(m.fds):
+            return
+        server = socket.socket(fileno=m.fds[index])
         ours, client = socket.socketpair()
-        fds[index] = client.detach()
+        m.fds[index] = client.detach()
         a, b = Stream(ours), Stream(server)
         self.twins = {True: b, False: a}  # by sender: where its messages go
         self.watch(a, b, True, True)
         self.watch(b, a, False, True)
+
+    def unwatch(self, stream):
+        fd = stream.socket.fileno()
+        if fd in self.streams:
+            self.epoll.unregister(fd)
+            del self.streams[fd]
+
+    def end_twin(self):
+        for stream in self.twins.values():
+            self.unwatch(stream)
+            stream.close()
+        self.twins = {}
 
     def remember(self, m):
         key = (m.from_client, m.twin, m.id, m.command)
@@ -275,19 +315,18 @@ class Connection:
         return self.server if from_client else self.client
 
     def forward(self, m):
-        if m.command == COMMANDS["VERSION"] and m.is_reply and not m.from_client:
-            at = m.payload.find(b'"fd_index"')
-            if at >= 0 and m.fds and not self.twins:
-                digits = m.payload[at + 10:].lstrip(b": ")
-                index = int(digits[:len(digits) - len(digits.lstrip(b"0123456789"))] or b"-1")
-                if 0 <= index < len(m.fds):
-                    self.interpose_twin(index, m.fds)
         self.follow(m)
-        self.to(m.from_client, m.twin).send(m)
+        if m.ends:
+            self.end_twin()
+        elif self.twins or not m.twin:  # else the other side has closed it meanwhile
+            self.to(m.from_client, m.twin).send(m)
 
     def handle(self, m):
-        self.pair(m)
-        self.remember(m)
+        if not m.ends:
+            self.pair(m)
+            self.remember(m)
+        if m.command == COMMANDS["VERSION"] and m.is_reply and not m.from_client:
+            self.interpose_twin(m)
         came, kept = set(m.fds), set()
         m.state = self.state
         for one in self.proxy.mutate(self, m):
@@ -301,27 +340,24 @@ class Connection:
         try:
             while True:
                 self.choose_events()
-                for fd, events in self.epoll.poll():
-                    if events & select.EPOLLOUT:
+                for fd, events in self.epoll.poll(0 if self.proxy.spins(self) else None):
+                    if fd in self.streams and events & select.EPOLLOUT:
                         self.streams[fd][0].flush()
-                    if events & ~select.EPOLLOUT:
+                    if fd in self.streams and events & ~select.EPOLLOUT:
                         self.read(fd)
         except Gone:
             pass
         finally:
             self.epoll.close()
-            for stream, *_ in self.streams.values():
+            for stream in (self.client, self.server, *self.twins.values()):
                 stream.close()
             for fd in self.kept:
                 os.close(fd)
 
-    def end(self):
-        raise Gone
-
-    def orphan(self, fd):
+    def orphan(self, stream):
         """The server has gone, and the client is not told: it waits for answers that do not come."""
-        self.epoll.unregister(fd)
-        self.streams.pop(fd)[0].close()
+        self.unwatch(stream)
+        stream.close()
         nobody, self.nobody = socket.socketpair()
         self.server = Stream(nobody)
         self.streams[self.client.socket.fileno()] = (self.client, self.server, True, False)
@@ -332,19 +368,20 @@ class Connection:
             stream.receive()
         except Gone:
             if twin:
-                self.epoll.unregister(fd)
-                del self.streams[fd]
-                other.socket.shutdown(socket.SHUT_WR)
-                stream.close()
+                self.unwatch(stream)
+                self.handle(Message(0, 0, 0, 0, b"", [], from_client, True, ends=True))
                 return
-            if stream.buffer:
-                other.write(stream.rest(), [])
+            rest = stream.rest(from_client, twin)
+            if rest:
+                self.handle(rest)
             if not from_client and self.proxy.hides_end():
-                self.orphan(fd)
+                self.orphan(stream)
                 return
             raise
         for m in stream.messages(from_client, twin):
             self.handle(m)
+        if stream.lost:
+            other.write(*stream.take(len(stream.buffer)))
 
 
 class Proxy:
@@ -355,7 +392,9 @@ class Proxy:
         self.client = None
         self.path = None
         self.memory = {}  # of the mutation, over all connections
-        self.connections = 0
+        self.connections = []  # that there are now
+        self.accepted = 0  # how many there ever were
+        self.spins = lambda connection: False  # whether a connection does not sleep
 
     def start(self, command):
         self.folder = tempfile.TemporaryDirectory(prefix="proxy-")
@@ -390,7 +429,7 @@ class Proxy:
             listener.settimeout(0.05)  # only how soon it is noticed that the client did not come
             while self.client.poll() is None:
                 try:
-                    self.serve(listener.accept()[0])
+                    self.serve(listener.accept()[0], self.accepted)
                     break
                 except TimeoutError:
                     pass
@@ -404,11 +443,10 @@ class Proxy:
         """Notes that one more client comes to the judge, which starts another proxy for each."""
         with open(path + ".clients", "a+", encoding="ascii") as file:
             file.seek(0)
-            self.connections = len(file.read())
+            self.accepted = len(file.read())
             file.write(".")
 
-    def crash(self):
-        """The client dies by a signal."""
+    def crash_client(self):
         self.client.send_signal(signal.SIGSEGV)
         self.client.wait()
 
@@ -420,14 +458,33 @@ class Proxy:
             return []
         return [out] if isinstance(out, Message) else list(out)
 
-    def serve(self, sock):
+    def serve(self, sock, number):
+        """One client, until it or the server closes."""
         try:
             server = self.connect()
         except OSError as error:
             print(f"proxy: cannot connect to the server: {error}", file=sys.stderr)
             sock.close()
             return
-        Connection(self, sock, server).run()
+        connection = Connection(self, sock, server, number)
+        self.connections.append(connection)
+        try:
+            connection.run()
+        except Exception:
+            traceback.print_exc()  # test_mutations.py looks for it: a row that is wrong proves nothing
+            self.crash()
+        finally:
+            self.connections.remove(connection)
+
+    def accept(self, listener):
+        sock = listener.accept()[0]
+        threading.Thread(target=self.serve, args=[sock, self.accepted], daemon=True).start()
+        self.accepted += 1
+
+    def crash(self):
+        """The server dies, and this process with it."""
+        self.stop()
+        os._exit(1)
 
     def stop(self):
         for process in filter(None, (self.server, self.client)):
@@ -456,6 +513,7 @@ def main():
     mutation = None
     if arguments.mutation:
         sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+        sys.modules["proxy"] = sys.modules["__main__"]  # the rows' classes are these
         import mutation as rows
         mutation = rows.find(arguments.mutation)
         if mutation is None:
@@ -478,10 +536,10 @@ def main():
         else:
             listener = socket.socket(fileno=arguments.fd)
             if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                proxy.serve(listener)
+                proxy.serve(listener, 0)
                 return
         while True:
-            proxy.serve(listener.accept()[0])
+            proxy.accept(listener)
     finally:
         proxy.stop()
 

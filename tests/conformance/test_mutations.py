@@ -37,9 +37,12 @@ def judge(server, name, checks, timeout=3000):
         proxy += ["--mutation", name]
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
         if server:
+            device, _, options = server.partition(",")
             proxy += ["--socket-path", "{socket}"]
-            # Memory for the largest transfer.
-            proxy += ["--", TESTDEV, "-o", "bar2_size=2m"] if server == "testdev" else ["--", OUTBOARD, "serve", server]
+            if device == "testdev":  # with memory for the largest transfer
+                proxy += ["--", TESTDEV, "-o", "bar2_size=2m" + (options and "," + options)]
+            else:
+                proxy += ["--", OUTBOARD, "serve", server]
             command = [OUTBOARD, "conform", "--spawn", " ".join(proxy)]
         else:
             proxy += ["--connect", "{socket}", "--client", "--", DRIVER, "{proxy}"]
@@ -72,6 +75,8 @@ def caught(row):
     checks = [check for check in row.caught_by if check not in FIRST] or ["none"]
     results, text = judge(row.server, row.name, checks, row.timeout)
     missed = [check for check in row.caught_by if results.get(check) != "not ok"]
+    if "Traceback" in text:
+        return ["the row is wrong", text]
     return ([] if not missed else [f"not noticed by {', '.join(missed)}", text])
 
 
@@ -101,7 +106,8 @@ def main():
         tests.append(("every check finds a fault", lambda: every_check(rows)))
     print(f"1..{len(tests)}", flush=True)
     failed = False
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    # Many rows end when the judge has waited for something in vain.
+    with concurrent.futures.ThreadPoolExecutor(2 * os.cpu_count()) as pool:
         for number, ((name, _), errors) in enumerate(zip(tests, pool.map(lambda test: test[1](), tests)), 1):
             print(f"{'not ok' if errors else 'ok'} {number} - {name}")
             for line in "\n".join(errors).splitlines():

@@ -302,12 +302,43 @@ static void test_config(void **state)
     assert_memory_equal(bytes + 3, "OB\x01\x5a\xa5\xff\xff\xff\xff", 9);
 }
 
+/* A client that takes no descriptors maps nothing, and reaches all by messages. */
+static void test_no_descriptors(void **state)
+{
+    struct ob_fixture *fixture = *state;
+    uint32_t value = 0;
+
+    ob_fixture_reconnect(fixture);
+    ob_ok(ob_raw_version(&fixture->raw, 0, 0, "{\"capabilities\":{\"max_msg_fds\":0}}", NULL));
+    for (uint32_t region = 0; region < TD_REGIONS; region++) {
+        struct sparse reply;
+        int fd;
+
+        ask(&fixture->raw, region, &reply, &fd);
+        assert_int_equal(fd, -1);
+        assert_int_equal(reply.info.flags & VFIO_REGION_INFO_FLAG_MMAP, 0);
+        assert_int_equal(reply.info.offset, 0);
+        assert_null(sparse_of(&reply));
+    }
+    ob_write32(&fixture->raw, VFIO_PCI_BAR2_REGION_INDEX, PAGE, 0x12345678);
+    ob_ok(ob_raw_read(&fixture->raw, VFIO_PCI_BAR2_REGION_INDEX, PAGE, &value, sizeof(value)));
+    assert_int_equal(value, 0x12345678);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        OB_TEST(test_infos),  OB_TEST(test_argsz),  OB_TEST(test_map_whole), OB_TEST(test_large_transfer),
-        OB_TEST(test_sparse), OB_TEST(test_gaps),   OB_TEST(test_io),        OB_TEST(test_registers),
-        OB_TEST(test_resets), OB_TEST(test_config),
+        OB_TEST(test_infos),
+        OB_TEST(test_argsz),
+        OB_TEST(test_map_whole),
+        OB_TEST(test_large_transfer),
+        OB_TEST(test_sparse),
+        OB_TEST(test_gaps),
+        OB_TEST(test_io),
+        OB_TEST(test_registers),
+        OB_TEST(test_resets),
+        OB_TEST(test_config),
+        OB_TEST(test_no_descriptors),
     };
 
     return cmocka_run_group_tests(tests, ob_fixture_testdev, ob_fixture_stop);

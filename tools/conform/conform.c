@@ -46,7 +46,9 @@ enum verdict option_verdict(const struct options *o, const struct check_name *ch
 {
     const struct clause *clause = clause_find(check->clause);
 
-    return verdict == FAILED && !o->strict && clause != NULL && clause->source == SOURCE_OUTBOARD ? ADVISED : verdict;
+    if (o->strict)
+        return verdict == ADVISED ? FAILED : verdict;
+    return verdict == FAILED && clause != NULL && clause->source == SOURCE_OUTBOARD ? ADVISED : verdict;
 }
 
 typedef const struct check_name *nth_check(unsigned n);

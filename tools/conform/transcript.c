@@ -18,6 +18,7 @@ struct line {
 };
 
 struct transcript {
+    bool stopped;
     unsigned long count;
     struct line lines[LINES];
 };
@@ -46,11 +47,19 @@ void transcript_clear(struct transcript *t)
     t->count = 0;
 }
 
+void transcript_stop(struct transcript *t, bool stopped)
+{
+    t->stopped = stopped;
+}
+
 void transcript_add(void *transcript, bool sent, const void *bytes, size_t size, unsigned nfds)
 {
     struct transcript *t = transcript;
-    struct line *line = &t->lines[t->count++ % LINES];
+    struct line *line;
 
+    if (t->stopped)
+        return;
+    line = &t->lines[t->count++ % LINES];
     *line = (struct line){ .sent = sent, .size = size, .nfds = nfds };
     line->shown = size < sizeof(line->bytes) ? size : sizeof(line->bytes);
     memcpy(line->bytes, bytes, line->shown);

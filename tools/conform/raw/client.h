@@ -3,8 +3,8 @@
  * It reads as QEMU does: a reply's 16-byte header in one piece, descriptors with the header. A server that does
  * otherwise would kill a VM, and is a violation here.
  *
- * Results. 0: done; > 0: the errno of the server's error reply; < 0: no answer that could be accepted: -ETIMEDOUT,
- * -ENOTCONN (the server closed the connection), -EPROTO (a violation; ob_raw.why says which).
+ * Results. 0: done; > 0: the errno of the server's error reply, or OB_RAW_NO_ERRNO; < 0: no answer that could be
+ * accepted: -ETIMEDOUT, -ENOTCONN (the server closed the connection), -EPROTO (a violation; ob_raw.why says which).
  *
  * A struct ob_raw belongs to one thread. */
 #ifndef OB_RAW_CLIENT_H
@@ -17,11 +17,12 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#define OB_RAW_MAX_FDS 32
+#define OB_RAW_MAX_FDS  32
+#define OB_RAW_NO_ERRNO 4096 /* of a `lenient` client: an error reply whose error field holds none */
 
 struct ob_raw_message {
     struct ob_raw_header header;
-    uint8_t *payload; /* what follows the header */
+    uint8_t *payload; /* what follows the header, and a NUL that does not count */
     uint32_t size;    /* of it, bytes */
     unsigned nfds;
     int fds[OB_RAW_MAX_FDS]; /* closed by ob_raw_message_free(), but for those replaced by -1 */
@@ -40,9 +41,11 @@ struct ob_raw {
     int fd;
     int timeout_ms; /* of every wait; 20,000 unless changed */
     uint16_t next_id;
+    bool lenient;       /* an error reply without the reply type, without an errno, with a payload, is a refusal too */
     ob_raw_dma_fn *dma; /* NULL: DMA commands are returned by ob_raw_receive() like any message */
     void *dma_ctx;
     unsigned dma_served;    /* how many, ever; those that were put off count when they come */
+    struct ob_raw *twin;    /* the twin socket; its DMA is served while this one waits, if it has a `dma`. Or NULL */
     ob_raw_trace_fn *trace; /* NULL: violations are printed to standard error instead */
     void *trace_ctx;
     struct ob_raw_message *queue, **queue_tail;
@@ -83,6 +86,9 @@ int ob_raw_wait_closed(struct ob_raw *raw, unsigned *messages);
 int ob_raw_silent(struct ob_raw *raw);
 /* Receives, serving DMA, until `dma_served` has reached `total`. */
 int ob_raw_serve_dma(struct ob_raw *raw, unsigned total);
+/* Serves DMA commands that have come by now, on this socket and on the twin, and does not wait for any. 0, -EPROTO:
+ * there was something else, or as receiving. */
+int ob_raw_serve_ready(struct ob_raw *raw);
 /* Has raw.dma answer the commands that it put off. */
 int ob_raw_answer_later(struct ob_raw *raw);
 
@@ -93,6 +99,11 @@ int ob_raw_version(struct ob_raw *raw, uint16_t major, uint16_t minor, const cha
 /* Version 0.0 with the capabilities that QEMU sends. */
 int ob_raw_handshake(struct ob_raw *raw);
 extern const char ob_raw_qemu_capabilities[];
+/* The fd_index of the twin socket that a reply to VERSION gives; -ENOENT: it gives none, -EPROTO: it does, and there is
+ * no fd_index that names one of its descriptors. */
+int ob_raw_twin_index(const struct ob_raw_message *reply);
+/* Takes it out of the reply. 0 or as above. Whoever serves DMA on it sets twin->dma and raw->twin. */
+int ob_raw_take_twin(struct ob_raw_message *reply, struct ob_raw *twin);
 
 int ob_raw_device_info(struct ob_raw *raw, struct vfio_device_info *info);
 /* argsz as given; *fd gets the descriptor or -1, and may be NULL. `room` is that of `info`, at least the struct's. */

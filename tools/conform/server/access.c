@@ -250,6 +250,9 @@ static void add_registers(struct judge *j, struct places *places)
     const struct exerciser_register *r = j->facts.exerciser != NULL ? j->facts.exerciser->keep : NULL;
 
     for (; r != NULL && r->width > 0; r++) {
+        if (r->region >= regions(j) || j->facts.region[r->region].size == 0)
+            continue;
+
         struct place *p = add_place(places, r->region, r->offset, r->width);
 
         want_ok(j, region_read(j, r->region, r->offset, p->was, r->width), "reading a register");

@@ -1,10 +1,10 @@
 /* check.h: what a check of `outboard conform --server` is, and what it can do.
  *
  * Theory of operation. Each check judges one clause of docs/protocol.md on a connection of its own, which is negotiated
- * beforehand unless the check needs CHECK_BARE. It sends what it likes through the raw client, and says what it wants;
- * the first want that is not met ends it (longjmp), with a text that says what was wanted. The report adds what was
- * sent and what came. Descriptors, memory and replies that a check gets from the judge are released by the judge,
- * however it ends. The next check's connection shows that the server is still alive.
+ * beforehand unless the check needs CHECK_BARE or CHECK_UNCONNECTED. It sends what it likes through the raw client, and
+ * says what it wants; the first want that is not met ends it (longjmp), with a text that says what was wanted. The
+ * report adds what was sent and what came. Descriptors, memory and replies that a check gets from the judge are
+ * released by the judge, however it ends. The next check's connection shows that the server is still alive.
  *
  * What a check may do to a server of any device: read anything; write configuration space's COMMAND, BARs and
  * interrupt capabilities, which a reset restores; write mappable memory of BARs, and put it back; map memory, set up
@@ -14,6 +14,7 @@
 #define CONFORM_CHECK_H
 
 #include <errno.h>
+#include <jansson.h>
 #include <setjmp.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -30,14 +31,15 @@ struct judge;
 
 /* What the server has to have; a check is skipped, with the reason, if something is missing. */
 enum {
-    CHECK_BARE = 1 << 0,    /* no handshake: the check does it */
-    NEED_RESET = 1 << 1,    /* DEVICE_RESET */
-    NEED_MAPPABLE = 1 << 2, /* a region that clients map, with a descriptor */
-    NEED_SPARSE = 1 << 3,   /* of which only parts */
-    NEED_MULTI = 1 << 4,    /* write_multiple */
-    NEED_TWIN = 1 << 5,     /* twin_socket */
-    NEED_IO_FDS = 1 << 6,   /* GET_REGION_IO_FDS with entries */
-    NEED_INTX = 1 << 7,     /* the interrupt type has vectors */
+    CHECK_BARE = 1 << 0,         /* no handshake: the check does it */
+    CHECK_UNCONNECTED = 1 << 21, /* not even a connection: the check makes those it needs */
+    NEED_RESET = 1 << 1,         /* DEVICE_RESET */
+    NEED_MAPPABLE = 1 << 2,      /* a region that clients map, with a descriptor */
+    NEED_SPARSE = 1 << 3,        /* of which only parts */
+    NEED_MULTI = 1 << 4,         /* write_multiple */
+    NEED_TWIN = 1 << 5,          /* twin_socket */
+    NEED_IO_FDS = 1 << 6,        /* GET_REGION_IO_FDS with entries */
+    NEED_INTX = 1 << 7,          /* the interrupt type has vectors */
     NEED_MSI = 1 << 8,
     NEED_MSIX = 1 << 9,
     NEED_IRQ = 1 << 10,       /* any type that takes eventfds */
@@ -50,6 +52,7 @@ enum {
     NEED_EXTRA_REGION = 1 << 17, /* a region of the device's own, beyond PCI's */
     NEED_EXPRESS = 1 << 18,      /* 4096 bytes of configuration space */
     NEED_SPAWN = 1 << 19,        /* the server process is ours to look at */
+    NEED_NEXT = 1 << 20,         /* the process that served a client serves the next */
 };
 
 struct check {
@@ -86,10 +89,11 @@ struct facts {
 };
 
 struct judge {
-    struct ob_raw raw;
+    struct ob_raw raw, twin; /* twin: closed after each check, if that has one */
     struct facts facts;
     struct target *target; /* the process that `raw` is connected to */
     int timeout_ms;
+    uint16_t scratch; /* private to scratch.c */
     /* private to the exercisers, and what they need */
     bool posting; /* bar_write() posts */
     bool copying;
@@ -117,6 +121,9 @@ void judge_skip(struct judge *j, const char *format, ...) __attribute__((noretur
 /* From now on the server may end the connection: that ends the check too, well if the server takes the next one. */
 void judge_may_close(struct judge *j);
 
+/* The check goes on, and passes with that advice unless it fails. */
+void judge_advise(struct judge *j, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* Ends the check unless the condition holds. The text says what was wanted and what is. */
 #define want(j, condition, ...)         \
     do {                                \
@@ -130,6 +137,8 @@ void judge_may_close(struct judge *j);
 int got(struct judge *j, int result, const char *what);
 void want_ok(struct judge *j, int result, const char *what);
 void want_refused(struct judge *j, int result, const char *what);
+/* Refused with that errno. Any other is met with advice, unless it is EEXIST, the only one that the protocol's text
+ * names. */
 void want_error(struct judge *j, int result, int error, const char *what);
 /* Refused, or the connection was closed, after which it is made and negotiated anew. */
 void want_refused_or_closed(struct judge *j, int result, const char *what);
@@ -139,9 +148,9 @@ void want_alive(struct judge *j, const char *what);
 
 /* --- Connections ------------------------------------------------------------------------------------------------- */
 
-/* A further connection to the server, not negotiated; ends the check if there is none. Close it with
- * ob_raw_close(). */
-void judge_open(struct judge *j, struct ob_raw *raw);
+/* A connection beside the check's, not negotiated, which the judge closes; NULL: the server turned it away. Skips the
+ * check if the server program serves one client only. */
+struct ob_raw *judge_beside(struct judge *j);
 /* Closes the check's connection. */
 void judge_close(struct judge *j);
 /* Closes it and makes another; negotiated with the judge's own capabilities. */
@@ -155,6 +164,8 @@ void judge_second(struct judge *j);
 void judge_first(struct judge *j);
 /* VERSION 0.0 with that text (NULL: none). The reply's payload, NUL-terminated; 0 or the errno of a refusal. */
 int judge_version(struct judge *j, uint16_t major, uint16_t minor, const char *json, struct ob_raw_message **reply);
+/* The JSON text of a VERSION reply, which the judge frees; NULL: there is none, or it is none. */
+const json_t *judge_json(struct judge *j, const struct ob_raw_message *reply);
 /* What the judge offers when it is not the negotiation that is judged. */
 extern const char judge_capabilities[];
 
@@ -164,12 +175,21 @@ extern const char judge_capabilities[];
  * check. reply may be NULL. */
 int call(struct judge *j, uint16_t command, const void *payload, size_t size, const int *fds, unsigned nfds,
          struct ob_raw_message **reply);
+/* The same, refused, with that errno (0: any). */
+void call_refused(struct judge *j, uint16_t command, const void *payload, size_t size, int error);
+/* Sends it without waiting for its reply; returns its id. */
+uint16_t send_command(struct judge *j, uint16_t command, uint32_t flags, const void *payload, size_t size);
 /* Sends it posted. */
 void post(struct judge *j, uint16_t command, const void *payload, size_t size, const int *fds, unsigned nfds);
 /* Sends bytes as they are. */
 void send_bytes(struct judge *j, const void *bytes, size_t size, const int *fds, unsigned nfds);
-/* The next message, which the judge frees. */
+void send_with_header(struct judge *j, struct ob_raw_header header, const void *payload, size_t size);
+/* Until the server has read all bytes that were sent. One that reads nothing before a message is whole conforms too, so
+ * this does not wait for long, and does not fail. */
+void wait_taken(struct judge *j);
+/* The next message, which the judge frees; on another connection than the check's. */
 struct ob_raw_message *receive(struct judge *j, const char *what);
+struct ob_raw_message *receive_on(struct judge *j, struct ob_raw *raw, const char *what);
 /* The judge frees that message. */
 struct ob_raw_message *judge_keep(struct judge *j, struct ob_raw_message *m);
 /* Reads a field of a message's payload; ends the check if it is not there. */
@@ -179,9 +199,14 @@ uint64_t field64(struct judge *j, const struct ob_raw_message *m, size_t offset)
 
 /* --- What is released with the check ------------------------------------------------------------------------------ */
 
+int judge_hold(struct judge *j, int fd, const char *what); /* a new one; negative: ends the check, with errno */
 int judge_memfd(struct judge *j, uint64_t size);
 int judge_eventfd(struct judge *j);
 int judge_open_file(struct judge *j, const char *path, int flags);
+/* A file without a name, of which it can be told whether the server has it open or mapped: want_released() with
+ * *watch, once judge_give() has closed the judge's own descriptor. */
+int judge_watched_file(struct judge *j, uint64_t size, int *watch);
+void want_released(struct judge *j, int watch, const char *what);
 /* A pair of connected sockets: `mine` reads the end when the last copy of `theirs`, which is closed by
  * judge_give(), is closed by the server. */
 void judge_pair(struct judge *j, int *mine, int *theirs);
@@ -197,8 +222,14 @@ void want_hangup(struct judge *j, int fd, const char *what);
 /* --- The server's process, with NEED_SPAWN ------------------------------------------------------------------------ */
 
 long server_memory(struct judge *j);          /* KiB that it has written to */
-unsigned server_descriptors(struct judge *j); /* open ones */
-void judge_restart(struct judge *j);          /* ends it, and connects to a new one */
+unsigned server_descriptors(struct judge *j); /* how many are open */
+/* Ends the check unless it comes to have at most so many open. */
+void want_descriptors(struct judge *j, unsigned most, const char *what);
+/* Whether it comes to rest within the time: every thread sleeps, and none uses processor time. */
+bool server_rests(struct judge *j, int timeout_ms);
+/* Ends the check unless it does. */
+void want_rest(struct judge *j, const char *what);
+void judge_restart(struct judge *j); /* ends it, and connects to a new one */
 
 /* --- Things that checks do often ---------------------------------------------------------------------------------- */
 
@@ -212,16 +243,5 @@ void reset(struct judge *j);
 /* DMA_MAP and DMA_UNMAP with any fields: 0 or errno. fd -1: none. */
 int map(struct judge *j, uint64_t address, uint64_t size, uint32_t prot, int fd, uint64_t offset);
 int unmap(struct judge *j, uint64_t address, uint64_t size);
-
-/* --- The rest is for judge.c, survey.c, run.c --------------------------------------------------------------------- */
-
-/* Asks the server for everything in facts: the body of a check of its own, which comes first. */
-void survey(struct judge *j);
-/* Runs one check; text says why it did not pass. */
-enum verdict judge_run(struct judge *j, const struct check *check);
-/* Prints the transcript of the last check, each line after `indent`. */
-void judge_transcript(struct judge *j, FILE *to, const char *indent);
-int judge_init(struct judge *j, struct target *target, int timeout_ms);
-void judge_free(struct judge *j);
 
 #endif

@@ -4,10 +4,16 @@
 
 /* clang-format off: a line for each area. */
 #define TABLES(X)       \
+    X(connection)       \
+    X(connection_end)   \
+    X(connection_fds)   \
+    X(connection_load)  \
     X(dma)              \
     X(dma_replies)      \
     X(feature)          \
     X(header)           \
+    X(header_dma)       \
+    X(header_sizes)     \
     X(info)             \
     X(io_fds)           \
     X(irq)              \
@@ -36,8 +42,13 @@
     X(set_irqs)         \
     X(set_irqs_device)  \
     X(set_irqs_signals) \
+    X(twin)             \
     X(unmap)            \
     X(unmap_memory)     \
+    X(version)          \
+    X(version_first)    \
+    X(version_json)     \
+    X(version_limits)   \
     X(write)            \
     X(write_config)     \
     X(write_posted)

@@ -205,13 +205,14 @@ static void map_many(struct judge *j, int fd, uint32_t number)
     }
 }
 
+/* A server may have a mapping for each, and Linux does not give a process more than 65,530 (vm.max_map_count). */
+#define MOST_MAPPED 60000u
+
 static void check_many_files(struct judge *j)
 {
     const int fd = judge_memfd(j, j->facts.page), theirs = locked(j, fd);
 
-    if (j->facts.max_maps > 65535)
-        judge_skip(j, "the server takes more than 65535 maps");
-    map_many(j, theirs, j->facts.max_maps);
+    map_many(j, theirs, j->facts.max_maps < MOST_MAPPED ? j->facts.max_maps : MOST_MAPPED);
     judge_give(j, theirs);
     want_alive(j, "with as many maps as were announced");
     want_ok(j, unmap(j, 0, j->facts.page), "DMA_UNMAP of the first");
@@ -240,7 +241,7 @@ const struct check server_map_memory_checks[] = {
     { { "map-same-file-unmapped", "VU-MAP-20", "unmapping one of a file's two maps leaves the other" },
       NEED_DMA,
       check_same_file_unmapped },
-    { { "map-many-files", "VU-MAP-20", "as many maps of one file as were announced are taken, and let go of" },
+    { { "map-many-files", "VU-MAP-20", "60000 maps of one file, if so many were announced, are taken, and let go of" },
       0,
       check_many_files },
     { { "map-while-running", "VU-MAP-21", "memory is mapped while the device is in a transfer, and then used" },

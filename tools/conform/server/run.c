@@ -3,7 +3,7 @@
 #include <time.h>
 
 #include "../options.h"
-#include "check.h"
+#include "judge.h"
 
 static const struct check survey_check = {
     .is = { "survey", "VU-INFO-2", "the server can be asked what it is" },
@@ -79,7 +79,7 @@ int judge_server(const struct options *o, struct report *report)
         target_free(&target);
         return 125;
     }
-    judge.facts.has |= o->spawn != NULL ? NEED_SPAWN : 0;
+    judge.facts.has |= (o->spawn != NULL ? NEED_SPAWN : 0) | (o->once ? 0 : NEED_NEXT);
     run_all(&judge, o, report);
     judge_free(&judge);
     target_free(&target);

@@ -1,55 +1,34 @@
 /* survey.c: what the server says of itself, asked for once, before the checks: what they have to find or may skip. */
 #include "exerciser.h"
+#include "judge.h"
 
-#include <stdlib.h>
-
-static uint64_t json_number(const char *text, const char *key, uint64_t absent)
+/* The reply is looked at with a lenient eye: whether it is right is for checks to say. */
+static uint64_t number(const json_t *capabilities, const char *key, uint64_t absent)
 {
-    char quoted[48];
-    const char *at;
+    const json_t *value = json_object_get(capabilities, key);
 
-    snprintf(quoted, sizeof(quoted), "\"%s\"", key);
-    at = strstr(text, quoted);
-    if (at == NULL)
-        return absent;
-    at += strlen(quoted);
-    at += strspn(at, " \t\n:");
-    return strtoull(at, NULL, 0);
+    if (json_is_integer(value) && json_integer_value(value) >= 0)
+        return (uint64_t)json_integer_value(value);
+    if (json_is_real(value) && json_real_value(value) >= 0 && json_real_value(value) < 0x1p63)
+        return (uint64_t)json_real_value(value);
+    return absent;
 }
 
-static bool json_true(const char *text, const char *key)
-{
-    char quoted[48];
-    const char *at;
-
-    snprintf(quoted, sizeof(quoted), "\"%s\"", key);
-    at = strstr(text, quoted);
-    if (at == NULL)
-        return false;
-    at += strlen(quoted);
-    at += strspn(at, " \t\n:");
-    return strncmp(at, "true", 4) == 0;
-}
-
-/* The text is looked at with a lenient eye: whether it is right is for checks to say. */
 static void survey_version(struct judge *j, struct facts *f)
 {
     struct ob_raw_message *reply;
-    const char *text = "";
+    const json_t *capabilities;
 
     want_ok(j, judge_version(j, 0, 0, judge_capabilities, &reply), "VERSION");
-    if (reply->size > 4) {
-        char *copy = judge_alloc(j, reply->size - 4 + 1);
-
-        memcpy(copy, reply->payload + 4, reply->size - 4);
-        text = copy;
-    }
-    f->max_msg_fds = (uint32_t)json_number(text, "max_msg_fds", 1);
-    f->max_data = (uint32_t)json_number(text, "max_data_xfer_size", 1048576);
-    f->max_maps = (uint32_t)json_number(text, "max_dma_maps", 65535);
-    f->pgsizes = json_number(text, "pgsizes", 4096);
-    f->page = f->pgsizes != 0 ? f->pgsizes & (~f->pgsizes + 1) : 4096;
-    f->multi = json_true(text, "write_multiple");
+    capabilities = json_object_get(judge_json(j, reply), "capabilities");
+    f->max_msg_fds = (uint32_t)number(capabilities, "max_msg_fds", 1);
+    f->max_data = (uint32_t)number(capabilities, "max_data_xfer_size", 1048576);
+    f->max_maps = (uint32_t)number(capabilities, "max_dma_maps", 65535);
+    f->pgsizes = number(capabilities, "pgsizes", 4096);
+    if (f->pgsizes == 0)
+        f->pgsizes = 4096;
+    f->page = f->pgsizes & (~f->pgsizes + 1);
+    f->multi = json_is_true(json_object_get(capabilities, "write_multiple"));
     f->has |= f->multi ? NEED_MULTI : 0;
 }
 
@@ -57,16 +36,13 @@ static void survey_version(struct judge *j, struct facts *f)
 static void survey_twin(struct judge *j, struct facts *f)
 {
     struct ob_raw_message *reply;
-    char *text;
+    const json_t *twin;
 
-    judge_reconnect_bare(j);
     if (judge_version(j, 0, 0, "{\"capabilities\":{\"max_msg_fds\":16,\"twin_socket\":{\"supported\":true}}}",
-                      &reply) != 0 ||
-        reply->size <= 4)
+                      &reply) != 0)
         return;
-    text = judge_alloc(j, reply->size - 4 + 1);
-    memcpy(text, reply->payload + 4, reply->size - 4);
-    f->twin = strstr(text, "\"twin_socket\"") != NULL && json_true(text, "supported");
+    twin = json_object_get(json_object_get(judge_json(j, reply), "capabilities"), "twin_socket");
+    f->twin = json_is_true(json_object_get(twin, "supported"));
     f->has |= f->twin ? NEED_TWIN : 0;
 }
 
@@ -114,12 +90,21 @@ static void survey_region(struct judge *j, struct facts *f, uint32_t index)
         f->has |= NEED_EXPRESS;
 }
 
+/* Whether an optional command succeeds. A server that does not know it may be out of step afterwards. */
+static bool optional(struct judge *j, uint16_t command, const void *payload, size_t size, struct ob_raw_message **reply)
+{
+    if (call(j, command, payload, size, NULL, 0, reply) == 0)
+        return true;
+    judge_reconnect(j);
+    return false;
+}
+
 static void survey_io_fds(struct judge *j, struct facts *f, uint32_t index)
 {
     struct ob_raw_io_fds ask = { .argsz = 4096, .index = index };
     struct ob_raw_message *m;
 
-    if (f->region[index].size > 0 && call(j, OB_RAW_GET_REGION_IO_FDS, &ask, sizeof(ask), NULL, 0, &m) == 0 &&
+    if (f->region[index].size > 0 && optional(j, OB_RAW_GET_REGION_IO_FDS, &ask, sizeof(ask), &m) &&
         field32(j, m, 12) > 0)
         f->has |= NEED_IO_FDS;
 }
@@ -149,7 +134,7 @@ static bool probe(struct judge *j, uint32_t feature, uint32_t method)
 {
     uint32_t ask[2] = { sizeof(ask), feature | method | VFIO_DEVICE_FEATURE_PROBE };
 
-    return call(j, OB_RAW_FEATURE, ask, sizeof(ask), NULL, 0, NULL) == 0;
+    return optional(j, OB_RAW_FEATURE, ask, sizeof(ask), NULL);
 }
 
 static void survey_features(struct judge *j, struct facts *f)
@@ -157,7 +142,7 @@ static void survey_features(struct judge *j, struct facts *f)
     uint32_t ask[2] = { 16, VFIO_DEVICE_FEATURE_MIGRATION | VFIO_DEVICE_FEATURE_GET };
     struct ob_raw_message *m;
 
-    if (call(j, OB_RAW_FEATURE, ask, sizeof(ask), NULL, 0, &m) == 0) {
+    if (optional(j, OB_RAW_FEATURE, ask, sizeof(ask), &m)) {
         f->migration_flags = field64(j, m, 8);
         f->has |= NEED_MIGRATION | (f->migration_flags & 4 ? NEED_PRE_COPY : 0);
     }
