@@ -1,5 +1,6 @@
 """VU-CON: what is broken in how messages and descriptors travel, and in what ends with a connection."""
 
+import contextlib
 import os
 import socket
 import struct
@@ -170,7 +171,8 @@ row("connection-halves-executed", cut_off, complete,
 def end_others(connection, m):
     for other in list(connection.proxy.connections):
         if other is not connection:
-            other.client.socket.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):  # it may be gone already
+                other.client.socket.shutdown(socket.SHUT_RDWR)
     return m
 
 
