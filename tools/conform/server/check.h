@@ -101,6 +101,11 @@ struct judge {
     uint32_t copy_len, copies;
     void *copy_ring;
     struct guest *guest; /* guest.h */
+    struct {
+        bool tried, works;
+        uint32_t from, to; /* the transition that does not */
+        char why[200];
+    } plain_way; /* private to migrate.c */
     /* private to judge.c */
     const struct check *check;
     jmp_buf out;
