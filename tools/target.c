@@ -103,7 +103,8 @@ static int choose(struct target *target, int argc, char **argv, int min, int max
         return target_fail(target, STATUS_USAGE, "unexpected argument '%.64s'; see 'outboard %s --help'",
                            target->args[max], target->command);
     if (target->device != NULL && builtin_find(target->device, strcspn(target->device, ",")) == NULL) {
-        builtin_unknown(target->command, target->device, strcspn(target->device, ","));
+        builtin_unknown(target->command, target->device, strcspn(target->device, ","),
+                        "--spawn starts a server program");
         return STATUS_USAGE;
     }
     return -1;

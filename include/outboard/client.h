@@ -215,7 +215,7 @@ OB_PUBLIC int ob_client_dma_map(struct ob_client *client, uint64_t iova, uint64_
 /* [A] Exactly a range that was mapped: when the result is 0, the device no longer touches it. -ENOENT. After -ETIMEDOUT
  * the device may still reach memory that it has a descriptor of; dma() is not called for the range any more. */
 OB_PUBLIC int ob_client_dma_unmap(struct ob_client *client, uint64_t iova, uint64_t size, struct ob_call *call);
-/* [A] All maps: with VFIO_DMA_UNMAP_FLAG_ALL, or one by one if the server does not take that. */
+/* [A] All maps, each by a message of its own. Those that the server refuses to unmap stay. */
 OB_PUBLIC int ob_client_dma_unmap_all(struct ob_client *client);
 
 /* --- Features, migration, dirty pages ---------------------------------------------------------------------------- */
