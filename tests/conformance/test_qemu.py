@@ -56,12 +56,13 @@ set-no-eventfd VU-SET-26 does not look whether an index takes eventfds
 set-flags VU-SET-26 does not look whether an index takes eventfds
 write-count-below VU-WR-14 does not look at the count of the reply
 write-count-above VU-WR-14 does not look at the count of the reply
-dma-whole-map VU-DMA-2 drops what does not fit the socket of a large reply
 dma-data-left VU-DMA-10 drops data beyond the count of a DMA_WRITE
 """
 # What depends on which thread is quicker.
 SOMETIMES = """
 end-in-payload VU-CON-27 dies if it is waiting for the rest of a reply
+end-between VU-CON-31 aborts if it is about to map memory
+dma-whole-map VU-DMA-2 drops what does not fit the socket of a large reply
 """
 # Of a QEMU that would wait for a reply longer than the judge.
 LOST = """

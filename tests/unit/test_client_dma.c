@@ -21,6 +21,7 @@ struct seen {
     } answer[64];
     uint8_t memory[SIZE]; /* the program's */
     unsigned served;
+    bool offered; /* a twin socket, in VERSION */
 };
 
 static int serve(void *ctx, bool to_device, uint64_t iova, void *buf, size_t len)
@@ -284,6 +285,35 @@ static void test_twin_socket(void **state)
     finish(seen, client);
 }
 
+static bool note_offer(struct script *script, const struct ob_header *header, const uint8_t *payload, int *fds,
+                       unsigned nfds)
+{
+    struct seen *seen = script->ctx;
+
+    if (header->command == OB_VERSION)
+        seen->offered = strstr((const char *)payload + sizeof(struct ob_wire_version), "\"twin_socket\"") != NULL;
+    return false;
+}
+
+static void test_twin_socket_only_for_dma(void **state)
+{
+    static const struct {
+        bool dma, without, offered;
+    } offers[] = { { true, false, true }, { true, true, false }, { false, false, false } };
+
+    for (size_t i = 0; i < sizeof(offers) / sizeof(offers[0]); i++) {
+        struct seen *seen = seen_new(note_offer);
+        const struct ob_client_options options = { .dma = offers[i].dma ? serve : NULL,
+                                                   .dma_ctx = seen,
+                                                   .no_twin_socket = offers[i].without };
+        struct ob_client *client = script_client(seen->script, &options);
+
+        assert_int_equal(seen->offered, offers[i].offered);
+        assert_false(ob_client_info(client)->twin_socket);
+        finish(seen, client);
+    }
+}
+
 /* The library's poll comes here. While `between` is armed, what it found is told only after the server has gone on. */
 static struct {
     sem_t found, gone_on;
@@ -374,7 +404,8 @@ static void test_twin_socket_misused(void **state)
 {
     for (int i = 0; i < 2; i++) {
         struct seen *seen = seen_new(misuse_twin);
-        struct ob_client *client = script_client(seen->script, NULL);
+        struct ob_client *client =
+            script_client(seen->script, &(struct ob_client_options){ .dma = serve, .dma_ctx = seen });
         uint32_t value;
 
         if (i == 0)
@@ -436,10 +467,11 @@ static void test_commands_before_version(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_commands_are_checked),       cmocka_unit_test(test_without_a_callback),
-        cmocka_unit_test(test_maps_are_tracked),           cmocka_unit_test(test_twin_socket),
-        cmocka_unit_test(test_twin_socket_before_a_reply), cmocka_unit_test(test_twin_socket_misused),
-        cmocka_unit_test(test_floods_end_the_connection),  cmocka_unit_test(test_commands_before_version),
+        cmocka_unit_test(test_commands_are_checked),     cmocka_unit_test(test_without_a_callback),
+        cmocka_unit_test(test_maps_are_tracked),         cmocka_unit_test(test_twin_socket),
+        cmocka_unit_test(test_twin_socket_only_for_dma), cmocka_unit_test(test_twin_socket_before_a_reply),
+        cmocka_unit_test(test_twin_socket_misused),      cmocka_unit_test(test_floods_end_the_connection),
+        cmocka_unit_test(test_commands_before_version),
     };
 
     return cmocka_run_group_tests_name("client DMA", tests, NULL, NULL);
