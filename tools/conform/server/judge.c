@@ -257,6 +257,7 @@ static void note_death(struct judge *j, struct target *target, const char *who)
              WIFSIGNALED(target->status) ? "signal" : "status",
              WIFSIGNALED(target->status) ? WTERMSIG(target->status) : WEXITSTATUS(target->status));
     j->verdict = FAILED;
+    j->harmed = true;
     target->ended = false; /* one death, one check; it is started again when it is connected to */
 }
 
@@ -272,6 +273,7 @@ static void run(struct judge *j)
         judge_reconnect_bare(j);
     else if (!(j->check->needs & CHECK_UNCONNECTED))
         judge_reconnect(j);
+    j->ran = true;
     j->check->run(j);
 }
 
@@ -303,6 +305,7 @@ static void settle(struct judge *j)
     } else {
         memcpy(after, j->text, sizeof(after));
         snprintf(j->text, sizeof(j->text), "%.250s%safterwards: %.250s", text, text[0] != '\0' ? "; " : "", after);
+        j->harmed = true;
         if (!target_died(j->target))
             target_stop(j->target);
     }
@@ -313,11 +316,15 @@ static void settle(struct judge *j)
 
 enum verdict judge_run(struct judge *j, const struct check *check)
 {
+    bool touched;
+
     j->check = check;
     j->verdict = PASSED;
     j->text[0] = '\0';
     j->posting = false;
     j->may_close = false;
+    j->ran = false;
+    j->harmed = false;
     transcript_clear(j->transcript);
     if (setjmp(j->out) == 0)
         run(j);
@@ -326,11 +333,12 @@ enum verdict judge_run(struct judge *j, const struct check *check)
     ob_raw_close(&j->twin);
     ob_raw_close(&j->aside);
     judge_release(j);
-    if (j->verdict != SKIPPED)
+    touched = j->ran || j->verdict != SKIPPED; /* some are skipped half-way */
+    if (touched)
         settle(j);
     note_death(j, &j->second, "the second server");
     target_free(&j->second);
-    if (j->verdict != SKIPPED)
+    if (touched)
         note_death(j, j->first, "the server");
     return (enum verdict)j->verdict;
 }

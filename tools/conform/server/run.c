@@ -27,8 +27,10 @@ static void print_transcript(void *judge, FILE *to, const char *indent)
 static enum verdict run_one(struct judge *j, const struct check *check, const struct options *o, struct report *report)
 {
     double start = now();
-    enum verdict verdict = option_verdict(o, &check->is, judge_run(j, check));
+    enum verdict verdict = judge_run(j, check);
 
+    if (!j->harmed) /* which is no way to disagree with a recommendation */
+        verdict = option_verdict(o, &check->is, verdict);
     report_check(report, &check->is, verdict, j->text, now() - start, print_transcript, j);
     return verdict;
 }
