@@ -29,7 +29,9 @@ struct exerciser {
     void (*lower)(struct judge *j, uint32_t index, unsigned vector);
     /* Begins to copy guest memory within the device. */
     void (*copy)(struct judge *j, uint64_t from, uint64_t to, uint32_t len);
-    /* Whether that is over, and how: -1: it is not; 0: it is, as far as the device can tell; or an errno. */
+    /* Whether that is over, and how: -1: it is not; 0: it is, as far as the device can tell; or an errno. It serves the
+     * server's commands that have come, and sends none as long as more may come: most servers are able to take one
+     * while they wait for a reply, and checks of VU-CON-10 and VU-DMA-15 are for the others. */
     int (*copied)(struct judge *j);
     void (*begin)(struct judge *j); /* before the first copy of a check; optional */
     /* Registers that keep what is written to them, and do nothing else. */
@@ -64,6 +66,8 @@ int device_copy(struct judge *j, uint64_t from, uint64_t to, uint32_t len);
 /* The same in two steps. */
 void device_copy_begin(struct judge *j, uint64_t from, uint64_t to, uint32_t len);
 int device_copy_end(struct judge *j);
+/* For exercisers: serves the server's commands, if any has come. */
+void device_serve(struct judge *j);
 
 /* Registers: an access of `width` bytes that succeeds. */
 uint64_t bar_read(struct judge *j, uint32_t bar, uint64_t offset, uint32_t width);

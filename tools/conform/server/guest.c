@@ -220,6 +220,23 @@ void guest_refuse(struct judge *j, const struct ob_raw_message *command, uint32_
     send_bytes(j, &header, sizeof(header), NULL, 0);
 }
 
+void guest_needs_crossing(struct judge *j)
+{
+    uint32_t ask[4] = { sizeof(ask) };
+
+    if (j->facts.crossing == UNTRIED) {
+        guest_pair(j, false);
+        j->guest->later = GUEST_BOTH;
+        device_copy_begin(j, GUEST_FROM, GUEST_TO, GUEST_LEN);
+        guest_asked(j, OB_RAW_DMA_READ);
+        j->facts.crossing =
+            ob_raw_call(&j->raw, OB_RAW_GET_INFO, ask, sizeof(ask), NULL, 0, NULL) >= 0 ? CROSSES : STALLS;
+        judge_reconnect(j);
+    }
+    if (j->facts.crossing == STALLS)
+        judge_skip(j, "the server answers nothing while it waits for the reply to a DMA_READ");
+}
+
 /* --- Patterns ---------------------------------------------------------------------------------------------------- */
 
 static uint8_t pattern(size_t at, unsigned seed)

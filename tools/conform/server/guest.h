@@ -53,6 +53,9 @@ struct guest_pair {
 struct guest_pair guest_pair(struct judge *j, bool shared);
 /* The server asked for nothing against the rules. */
 void guest_judged(struct judge *j);
+/* Skips the check if the server answers no command, or loses it, while a command of its own waits for its reply: that
+ * is for the checks of VU-CON-10 and VU-DMA-15 to say. To be called first: it takes another connection. */
+void guest_needs_crossing(struct judge *j);
 
 /* The device copies; 0 or its errno. Ends the check for what the server did against the rules meanwhile. */
 int transfer(struct judge *j, uint64_t from, uint64_t to, uint32_t len);
