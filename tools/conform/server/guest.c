@@ -83,20 +83,33 @@ struct guest_map *guest_memory(struct judge *j, uint64_t size)
     return m;
 }
 
+static void add(struct judge *j, struct guest_map *m)
+{
+    struct guest *g = guest_serve(j);
+
+    m->mapped = true;
+    m->next = g->maps;
+    g->maps = m;
+}
+
 struct guest_map *guest_map_part(struct judge *j, const struct guest_map *of, uint64_t offset,
                                  const struct guest_map *as, bool shared)
 {
-    struct guest *g = guest_serve(j);
     struct guest_map *m = judge_alloc(j, sizeof(*m));
 
     *m = *as;
     m->fd = of->fd;
     m->bytes = of->bytes + offset;
     want_ok(j, map(j, m->address, m->size, m->prot, shared ? m->fd : -1, shared ? offset : 0), "DMA_MAP");
-    m->mapped = true;
-    m->next = g->maps;
-    g->maps = m;
+    add(j, m);
     return m;
+}
+
+void guest_mapped(struct judge *j, struct guest_map *memory, uint64_t address)
+{
+    memory->address = address;
+    memory->prot = GUEST_BOTH;
+    add(j, memory);
 }
 
 struct guest_map *guest_map(struct judge *j, uint64_t address, uint64_t size, uint32_t prot, bool shared)

@@ -41,6 +41,8 @@ struct guest_map *guest_memory(struct judge *j, uint64_t size);
 /* DMA_MAP of a part of some memory; `shared`: with its descriptor. */
 struct guest_map *guest_map_part(struct judge *j, const struct guest_map *of, uint64_t offset,
                                  const struct guest_map *as, bool shared);
+/* Memory that was mapped there otherwise, both readable and writeable. */
+void guest_mapped(struct judge *j, struct guest_map *memory, uint64_t address);
 /* Of new memory. */
 struct guest_map *guest_map(struct judge *j, uint64_t address, uint64_t size, uint32_t prot, bool shared);
 /* DMA_UNMAP; from its reply on, a command for that memory is a fault. */

@@ -323,15 +323,19 @@ enum verdict judge_run(struct judge *j, const struct check *check)
     transcript_clear(j->transcript);
     if (setjmp(j->out) == 0)
         run(j);
+    const bool used = j->raw.fd >= 0 || j->verdict != SKIPPED; /* or skipped unseen */
+
     judge_first(j);
     ob_raw_close(&j->raw);
     ob_raw_close(&j->aside);
     judge_release(j);
-    if (j->verdict != SKIPPED)
+    if (used) {
+        note_death(j, j->first, "the server");
         settle(j);
+    }
     note_death(j, &j->second, "the second server");
     target_free(&j->second);
-    if (j->verdict != SKIPPED)
+    if (used)
         note_death(j, j->first, "the server");
     return (enum verdict)j->verdict;
 }
