@@ -1,7 +1,6 @@
 /* exerciser.c: the devices that are known, and what all of them have in common. */
 #include "exerciser.h"
 
-#include <poll.h>
 #include <time.h>
 
 extern const struct exerciser exerciser_edu, exerciser_serial, exerciser_testdev;
@@ -90,14 +89,6 @@ void device_copy_begin(struct judge *j, uint64_t from, uint64_t to, uint32_t len
         e->begin(j);
     j->copying = true;
     e->copy(j, from, to, len);
-}
-
-void device_serve(struct judge *j)
-{
-    struct pollfd pfd = { .fd = j->raw.fd, .events = POLLIN };
-
-    if (j->raw.dma != NULL && (j->raw.queue != NULL || poll(&pfd, 1, 0) == 1))
-        got(j, ob_raw_serve_dma(&j->raw, j->raw.dma_served + 1), "serving DMA");
 }
 
 int device_copy_end(struct judge *j)

@@ -66,8 +66,6 @@ int device_copy(struct judge *j, uint64_t from, uint64_t to, uint32_t len);
 /* The same in two steps. */
 void device_copy_begin(struct judge *j, uint64_t from, uint64_t to, uint32_t len);
 int device_copy_end(struct judge *j);
-/* For exercisers: serves the server's commands, if any has come. */
-void device_serve(struct judge *j);
 
 /* Registers: an access of `width` bytes that succeeds. */
 uint64_t bar_read(struct judge *j, uint32_t bar, uint64_t offset, uint32_t width);

@@ -74,7 +74,7 @@ static int edu_copied(struct judge *j)
 {
     uint32_t len = j->copy_len;
 
-    device_serve(j);
+    got(j, ob_raw_serve_ready(&j->raw), "serving DMA");
     if (!over(j))
         return -1;
     if (len == 0)

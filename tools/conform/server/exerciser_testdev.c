@@ -60,7 +60,7 @@ static int testdev_copied(struct judge *j)
 
     /* Memory tells, and not a register, for as long as the server may ask for memory. */
     if (!(__atomic_load_n(&entry->status, __ATOMIC_ACQUIRE) & STATUS_DONE)) {
-        device_serve(j);
+        got(j, ob_raw_serve_ready(&j->raw), "serving DMA");
         return -1;
     }
     if (bar_read(j, 0, RING_DONE, 4) != j->copies)
