@@ -11,6 +11,7 @@ from mutation import COMMANDS, NO_REPLY
 PAGE = 4096  # of maps, in Outboard
 BASE = 0x10000000  # of maps that no device uses
 FROM, TO = 0x01000000, 0x02000000  # what devices read, and write
+RING = 0x0f000000  # where exercisers have theirs
 DOORBELL, DONE = 0x90, 0x94  # registers of the test device: it copies, and how much it has
 
 

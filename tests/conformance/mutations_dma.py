@@ -75,7 +75,7 @@ def notes_wait(connection, m):
 
 row("dma-stalls", any_of(ANY, READ, READ_REPLY),
     lambda connection, m: (stalled if m.from_client else notes_wait)(connection, m),
-    "dma-meanwhile-read", "dma-meanwhile-reset", timeout=500)
+    "dma-meanwhile-read", timeout=500)
 
 # --- Replies
 

@@ -21,7 +21,7 @@ def repeated(request):
 row("unmap-any-range", REFUSED, accept(repeated), "unmap-middle", "unmap-head", "unmap-tail", "unmap-around",
     "unmap-longer", "unmap-across", "unmap-two", "unmap-twice", "unmap-size-zero", "unmap-wrap",
     "unmap-nothing-enoent", "unmap-inexact-enoent", "unmap-unknown-flags", "unmap-argsz-small", "unmap-all-address",
-    "unmap-all-size", "unmap-descriptor-refused")
+    "unmap-all-size")
 row("unmap-by-start", both(REFUSED, range_is(BASE, where="request", at=8)), accept(repeated), "unmap-head",
     "unmap-longer", "unmap-two", "unmap-twice")
 row("unmap-what-overlaps", REFUSED, then_tell("DMA_UNMAP", unmap_of(BASE, 4 * PAGE)), "unmap-middle", "unmap-head",
@@ -29,14 +29,14 @@ row("unmap-what-overlaps", REFUSED, then_tell("DMA_UNMAP", unmap_of(BASE, 4 * PA
 row("unmap-two-halves", REFUSED, then_tell("DMA_UNMAP", unmap_of(BASE, PAGE)), "unmap-two", "unmap-size-zero",
     "unmap-wrap", "unmap-unknown-flags", "unmap-argsz-small", "unmap-all-address", "unmap-all-size")
 row("unmap-other-errno", REFUSED, refuse(EINVAL), "unmap-nothing-enoent", "unmap-inexact-enoent")
-row("unmap-eio", REFUSED, refuse(EIO), "unmap-wrap", "unmap-all-address", "unmap-all-size", "unmap-unknown-flags")
+row("unmap-eio", REFUSED, refuse(EIO), "unmap-all-address", "unmap-all-size", "unmap-unknown-flags")
 row("unmap-nothing", both(UNMAP, SOME), accept(repeated), "unmap-twice", "unmap-again", "unmap-again-stream",
     "unmap-not-read", "unmap-not-written", "unmap-no-dma-read", "unmap-no-dma-write", "unmap-pieces-read",
     "unmap-pieces-write", "unmap-ring", "unmap-other-file", "unmap-other-access", "unmap-descriptor")
 row("unmap-refused-unmaps", REFUSED, then_tell("DMA_UNMAP", unmap_of(FROM, PAGE)), "unmap-refused-keeps")
 
 # --- The reply
-row("unmap-reply-empty", replies("DMA_UNMAP"), shorter(24), "unmap-reply", "unmap-reply-all", "unmap-argsz-large")
+row("unmap-reply-empty", replies("DMA_UNMAP"), shorter(24), "unmap-reply", "unmap-reply-all")
 row("unmap-reply-other-address", replies("DMA_UNMAP"), poke(8, "Q", 0x1000), "unmap-reply", "unmap-reply-all")
 row("unmap-reply-as-large-as-argsz", both(replies("DMA_UNMAP"), field("request", 0, "I", lambda argsz: argsz > 24)),
     longer(bytes(4096 - 24)), "unmap-argsz-large")
@@ -44,15 +44,14 @@ row("unmap-needs-small-argsz", both(UNMAP, field("self", 0, "I", lambda argsz: a
     "unmap-argsz-large")
 
 # --- Everything
-row("unmap-all-unknown", both(UNMAP, ALL), refuse(EINVAL), "unmap-all", "unmap-all-none", "unmap-all-memory",
-    "unmap-descriptor-all", "unmap-reply-all")
+row("unmap-all-unknown", both(UNMAP, ALL), refuse(EINVAL), "unmap-all-none")
 row("unmap-all-nothing", both(UNMAP, ALL), accept(repeated), "unmap-all", "unmap-all-memory")
-row("unmap-all-of-none-refused", both(UNMAP, ALL), refuse(ENOENT), "unmap-all-none")
+row("unmap-all-of-none-refused", both(UNMAP, ALL, lambda m: m.number == 0), refuse(ENOENT), "unmap-all-none")
 
 # --- Descriptors
 row("unmap-descriptor-refused", both(UNMAP, lambda m: m.fds), refuse(EINVAL), "unmap-descriptor",
     "unmap-descriptor-all")
-row("unmap-descriptor-leaks", UNMAP, leak, "unmap-descriptor", "unmap-descriptor-all", "unmap-descriptor-refused",
+row("unmap-descriptor-leaks", UNMAP, leak, "unmap-descriptor", "unmap-descriptor-all", "unmap-descriptor-none",
     timeout=500)
 
 row("unmap-leaks-memory", requests("DMA_MAP"), leak, "unmap-closed")

@@ -53,6 +53,7 @@ enum {
     NEED_EXPRESS = 1 << 18,      /* 4096 bytes of configuration space */
     NEED_SPAWN = 1 << 19,        /* the server process is ours to look at */
     NEED_NEXT = 1 << 20,         /* the process that served a client serves the next */
+    NEED_MAPS = 1 << 22,         /* DMA_MAP and DMA_UNMAP are looked at: a device without DMA may ignore them */
 };
 
 struct check {
@@ -85,7 +86,8 @@ struct facts {
     uint16_t vendor, device;
     const struct exerciser *exerciser; /* NULL: the device is not known */
     uint64_t migration_flags;
-    uint32_t has; /* NEED_* */
+    uint32_t has;                               /* NEED_* */
+    enum { UNTRIED, CROSSES, STALLS } crossing; /* guest_needs_crossing() */
 };
 
 struct judge {
@@ -100,6 +102,8 @@ struct judge {
     uint64_t copy_to;
     uint32_t copy_len, copies;
     void *copy_ring;
+    int copy_signal; /* 0: none */
+    unsigned copy_turns;
     struct guest *guest; /* guest.h */
     struct {
         bool tried, works;

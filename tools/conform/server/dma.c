@@ -222,6 +222,7 @@ static void check_meanwhile_write(struct judge *j)
 
 static void check_reset_meanwhile(struct judge *j)
 {
+    guest_needs_crossing(j);
     begin(j, OB_RAW_DMA_READ);
     reset(j);
     want_alive(j, "after a reset while the device waited for memory");

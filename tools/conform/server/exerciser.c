@@ -95,7 +95,7 @@ int device_copy_end(struct judge *j)
 {
     int result;
 
-    /* Devices tell by a register, so it is asked again; each turn is a round trip. */
+    /* Nothing else tells of what a device does in memory. */
     for (int waited = 0; (result = j->facts.exerciser->copied(j)) < 0; waited++) {
         want(j, waited < j->timeout_ms, "the device's copy has not ended after %d ms", j->timeout_ms);
         nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);

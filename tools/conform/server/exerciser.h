@@ -29,7 +29,9 @@ struct exerciser {
     void (*lower)(struct judge *j, uint32_t index, unsigned vector);
     /* Begins to copy guest memory within the device. */
     void (*copy)(struct judge *j, uint64_t from, uint64_t to, uint32_t len);
-    /* Whether that is over, and how: -1: it is not; 0: it is, as far as the device can tell; or an errno. */
+    /* Whether that is over, and how: -1: it is not; 0: it is, as far as the device can tell; or an errno. It serves the
+     * server's commands that have come, and sends none as long as more may come: most servers are able to take one
+     * while they wait for a reply, and checks of VU-CON-10 and VU-DMA-15 are for the others. */
     int (*copied)(struct judge *j);
     void (*begin)(struct judge *j); /* before the first copy of a check; optional */
     /* Registers that keep what is written to them, and do nothing else. */

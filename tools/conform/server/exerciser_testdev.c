@@ -58,7 +58,7 @@ static int testdev_copied(struct judge *j)
 {
     const struct entry *entry = (const struct entry *)j->copy_ring + ((j->copies - 1) & 255);
 
-    /* A server may wait for the reply to a DMA_READ before it takes a command: memory tells, and not a register. */
+    /* Memory tells, and not a register, for as long as the server may ask for memory. */
     if (!(__atomic_load_n(&entry->status, __ATOMIC_ACQUIRE) & STATUS_DONE)) {
         got(j, ob_raw_serve_ready(&j->raw), "serving DMA");
         return -1;

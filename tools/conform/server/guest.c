@@ -83,20 +83,33 @@ struct guest_map *guest_memory(struct judge *j, uint64_t size)
     return m;
 }
 
+static void add(struct judge *j, struct guest_map *m)
+{
+    struct guest *g = guest_serve(j);
+
+    m->mapped = true;
+    m->next = g->maps;
+    g->maps = m;
+}
+
 struct guest_map *guest_map_part(struct judge *j, const struct guest_map *of, uint64_t offset,
                                  const struct guest_map *as, bool shared)
 {
-    struct guest *g = guest_serve(j);
     struct guest_map *m = judge_alloc(j, sizeof(*m));
 
     *m = *as;
     m->fd = of->fd;
     m->bytes = of->bytes + offset;
     want_ok(j, map(j, m->address, m->size, m->prot, shared ? m->fd : -1, shared ? offset : 0), "DMA_MAP");
-    m->mapped = true;
-    m->next = g->maps;
-    g->maps = m;
+    add(j, m);
     return m;
+}
+
+void guest_mapped(struct judge *j, struct guest_map *memory, uint64_t address)
+{
+    memory->address = address;
+    memory->prot = GUEST_BOTH;
+    add(j, memory);
 }
 
 struct guest_map *guest_map(struct judge *j, uint64_t address, uint64_t size, uint32_t prot, bool shared)
@@ -218,6 +231,23 @@ void guest_refuse(struct judge *j, const struct ob_raw_message *command, uint32_
     header.flags = OB_RAW_REPLY | OB_RAW_ERROR;
     header.error = error;
     send_bytes(j, &header, sizeof(header), NULL, 0);
+}
+
+void guest_needs_crossing(struct judge *j)
+{
+    uint32_t ask[4] = { sizeof(ask) };
+
+    if (j->facts.crossing == UNTRIED) {
+        guest_pair(j, false);
+        j->guest->later = GUEST_BOTH;
+        device_copy_begin(j, GUEST_FROM, GUEST_TO, GUEST_LEN);
+        guest_asked(j, OB_RAW_DMA_READ);
+        j->facts.crossing =
+            ob_raw_call(&j->raw, OB_RAW_GET_INFO, ask, sizeof(ask), NULL, 0, NULL) >= 0 ? CROSSES : STALLS;
+        judge_reconnect(j);
+    }
+    if (j->facts.crossing == STALLS)
+        judge_skip(j, "the server answers nothing while it waits for the reply to a DMA_READ");
 }
 
 /* --- Patterns ---------------------------------------------------------------------------------------------------- */

@@ -41,6 +41,8 @@ struct guest_map *guest_memory(struct judge *j, uint64_t size);
 /* DMA_MAP of a part of some memory; `shared`: with its descriptor. */
 struct guest_map *guest_map_part(struct judge *j, const struct guest_map *of, uint64_t offset,
                                  const struct guest_map *as, bool shared);
+/* Memory that was mapped there otherwise, both readable and writeable. */
+void guest_mapped(struct judge *j, struct guest_map *memory, uint64_t address);
 /* Of new memory. */
 struct guest_map *guest_map(struct judge *j, uint64_t address, uint64_t size, uint32_t prot, bool shared);
 /* DMA_UNMAP; from its reply on, a command for that memory is a fault. */
@@ -53,6 +55,9 @@ struct guest_pair {
 struct guest_pair guest_pair(struct judge *j, bool shared);
 /* The server asked for nothing against the rules. */
 void guest_judged(struct judge *j);
+/* Skips the check if the server answers no command, or loses it, while a command of its own waits for its reply: that
+ * is for the checks of VU-CON-10 and VU-DMA-15 to say. To be called first: it takes another connection. */
+void guest_needs_crossing(struct judge *j);
 
 /* The device copies; 0 or its errno. Ends the check for what the server did against the rules meanwhile. */
 int transfer(struct judge *j, uint64_t from, uint64_t to, uint32_t len);

@@ -162,6 +162,7 @@ void judge_reconnect_bare(struct judge *j)
     j->guest = NULL;
     j->copying = false;
     j->copy_ring = NULL;
+    j->copy_signal = 0;
     fd = target_connect(j->target, j->timeout_ms);
     want(j, fd >= 0, "connecting failed: %s", strerror(-fd));
     use_connection(j, &j->raw, fd);
@@ -245,6 +246,7 @@ static const struct {
     { NEED_EXPRESS, "configuration space has 256 bytes" },
     { NEED_SPAWN, "the server's process is not ours" },
     { NEED_NEXT, "the server's process serves one client" },
+    { NEED_MAPS, "the server does not keep track of maps" },
 };
 
 static void note_death(struct judge *j, struct target *target, const char *who)
@@ -334,8 +336,10 @@ enum verdict judge_run(struct judge *j, const struct check *check)
     ob_raw_close(&j->aside);
     judge_release(j);
     touched = j->ran || j->verdict != SKIPPED; /* some are skipped half-way */
-    if (touched)
+    if (touched) {
+        note_death(j, j->first, "the server");
         settle(j);
+    }
     note_death(j, &j->second, "the second server");
     target_free(&j->second);
     if (touched)

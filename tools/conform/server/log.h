@@ -28,6 +28,10 @@ uint32_t log_words(struct log_range range, uint64_t page_size);
 
 #define LOG_NEEDS (NEED_DMA | NEED_LOGGING)
 
+/* Memory is mapped and logged: skips the check if a report that begins within it is refused, which is for log-part to
+ * say. */
+void log_needs_parts(struct judge *j, uint64_t page_size);
+
 /* What the device writes to is in `to`, in 128 pages and more of `unit`: the page size that it logs with, or that of
  * maps if that is larger. */
 struct log {
@@ -39,7 +43,9 @@ struct log {
 struct log log_memory(struct judge *j, bool shared, uint32_t len);
 /* Begins to log everything. */
 void log_begin_on(struct judge *j, struct log *l);
-struct log log_begin(struct judge *j, bool shared); /* both */
+struct log log_begin(struct judge *j, bool shared); /* both, and log_needs_messages() */
+/* Skips the check if a report of what is in `to`, which has no descriptor, is refused: for log-messages to say. */
+void log_needs_messages(struct judge *j, const struct log *l);
 /* The device writes to one page. */
 void log_write(struct judge *j, const struct log *l, uint64_t page, uint64_t offset, uint32_t len);
 /* So many pages from that one on. */

@@ -109,8 +109,9 @@ static void check_failure_keeps_memory(struct judge *j)
 
     device_on(j, true);
     m = guest_map(j, GUEST_FROM, 2 * page, GUEST_BOTH, true);
-    want_refused(j, map(j, GUEST_FROM + page, 2 * page, GUEST_BOTH, other, 0), "DMA_MAP across the end of a map");
-    want_refused(j, map(j, GUEST_FROM, 2 * page, GUEST_READ, other, 0), "DMA_MAP of the same range");
+    if (map(j, GUEST_FROM + page, 2 * page, GUEST_BOTH, other, 0) == 0 ||
+        map(j, GUEST_FROM, 2 * page, GUEST_READ, other, 0) == 0)
+        judge_skip(j, "the server takes maps that overlap");
     guest_fill(m->bytes, LEN, 1);
     transfer_ok(j, GUEST_FROM, GUEST_FROM + page, LEN, "after a DMA_MAP of the same range failed");
     want(j, guest_filled(m->bytes + page, LEN, 1), "what the device copied is not in the memory that was mapped first");
@@ -123,6 +124,7 @@ static void check_while_running(struct judge *j)
     struct ob_raw_message *asked;
     struct guest_map *more;
 
+    guest_needs_crossing(j);
     device_on(j, true);
     memset(guest_map(j, GUEST_FROM, page, GUEST_BOTH, false)->bytes, 0x33, LEN);
     guest_map(j, GUEST_TO, page, GUEST_BOTH, true);
@@ -137,7 +139,26 @@ static void check_while_running(struct judge *j)
     want(j, guest_all(more->bytes, LEN, 0x33), "what the device copied is not in the memory mapped last");
 }
 
-/* The judge must not touch the memory itself after it is gone. */
+/* The judge must not touch the memory itself where it is not there. */
+static void use_missing(struct judge *j, uint64_t from, const char *what)
+{
+    j->guest->error = EFAULT;
+    judge_may_close(j);
+    transfer(j, from, from + j->facts.page, LEN);
+    want_alive(j, what);
+}
+
+static void check_beyond_file_used(struct judge *j)
+{
+    const uint64_t page = j->facts.page;
+
+    device_on(j, true);
+    if (map(j, GUEST_FROM, 4 * page, GUEST_BOTH, judge_memfd(j, page), 0) != 0)
+        return;
+    guest_mapped(j, guest_memory(j, 4 * page), GUEST_FROM);
+    use_missing(j, GUEST_FROM + 2 * page, "after the device used memory beyond the end of a file");
+}
+
 static void check_cut_short_used(struct judge *j)
 {
     const uint64_t page = j->facts.page;
@@ -147,10 +168,7 @@ static void check_cut_short_used(struct judge *j)
     m = guest_map(j, GUEST_FROM, 4 * page, GUEST_BOTH, true);
     transfer_ok(j, GUEST_FROM, GUEST_FROM + page, LEN, "before the file is cut short");
     want(j, ftruncate(m->fd, (off_t)page) == 0, "cannot cut the file: %s", strerror(errno));
-    j->guest->error = EFAULT;
-    judge_may_close(j);
-    transfer(j, GUEST_FROM + 2 * page, GUEST_FROM + 3 * page, LEN);
-    want_alive(j, "after the device used memory that had been cut off its file");
+    use_missing(j, GUEST_FROM + 2 * page, "after the device used memory that had been cut off its file");
 }
 
 /* --- Numbers ----------------------------------------------------------------------------------------------------- */
@@ -179,46 +197,59 @@ static void want_unlocked(struct judge *j, int fd, const char *what)
 }
 
 /* Every page of the address space's first part in turn, all of them the same page of a file; by streams, which are
- * short so that few descriptors are on the way at a time. */
-static void map_many(struct judge *j, int fd, uint32_t number)
+ * short so that few descriptors are on the way at a time. How many the server takes, before it refuses one or ends the
+ * connection. */
+static uint32_t map_many(struct judge *j, int fd, uint32_t number, bool *ended)
 {
     const uint64_t page = j->facts.page;
+    uint32_t taken = 0;
 
-    for (uint32_t done = 0; done < number;) {
+    *ended = false;
+    for (uint32_t done = 0; taken == done && done < number;) {
         const uint32_t step = number - done < 64 ? number - done : 64;
         uint16_t id = 0;
+        int r = 0;
 
-        for (uint32_t i = 0; i < step; i++) {
+        for (uint32_t i = 0; i < step && r >= 0; i++) {
             const struct ob_raw_dma_map m = { sizeof(m), GUEST_BOTH, 0, (done + i) * page, page };
 
-            got(j, ob_raw_request(&j->raw, OB_RAW_DMA_MAP, 0, &m, sizeof(m), &fd, 1, &id), "sending");
+            r = ob_raw_request(&j->raw, OB_RAW_DMA_MAP, 0, &m, sizeof(m), &fd, fd >= 0, &id);
         }
         id = (uint16_t)(id - step);
-        for (uint32_t i = 0; i < step; i++) {
-            char what[96];
-
-            snprintf(what, sizeof(what), "DMA_MAP with a descriptor, %u of the %u that were announced", done + i + 1,
-                     number);
-            want_ok(j, ob_raw_reply(&j->raw, ++id, OB_RAW_DMA_MAP, NULL), what);
+        for (uint32_t i = 0; i < step && r >= 0; i++) {
+            r = ob_raw_reply(&j->raw, ++id, OB_RAW_DMA_MAP, NULL);
+            taken += r == 0;
         }
         done += step;
+        *ended = r == -ENOTCONN;
+        if (!*ended)
+            got(j, r, "DMA_MAP");
     }
+    return taken;
 }
 
 /* A server may have a mapping for each, and Linux does not give a process more than 65,530 (vm.max_map_count). */
 #define MOST_MAPPED 60000u
 
+/* Whether that are as many as were announced is for VU-VER-27: there are as many with a descriptor as without. */
 static void check_many_files(struct judge *j)
 {
+    const uint32_t most = j->facts.max_maps < MOST_MAPPED ? j->facts.max_maps : MOST_MAPPED;
     const int fd = judge_memfd(j, j->facts.page), theirs = locked(j, fd);
+    bool ended;
+    const uint32_t taken = map_many(j, theirs, most, &ended);
 
-    map_many(j, theirs, j->facts.max_maps < MOST_MAPPED ? j->facts.max_maps : MOST_MAPPED);
     judge_give(j, theirs);
-    want_alive(j, "with as many maps as were announced");
-    want_ok(j, unmap(j, 0, j->facts.page), "DMA_UNMAP of the first");
-    want_ok(j, map(j, 0, j->facts.page, GUEST_BOTH, fd, 0), "DMA_MAP of the first again");
+    if (!ended) {
+        want_alive(j, "with many maps");
+        want_ok(j, unmap(j, 0, j->facts.page), "DMA_UNMAP of the first of many maps");
+        want_ok(j, map(j, 0, j->facts.page, GUEST_BOTH, fd, 0), "DMA_MAP of the first of many maps again");
+    }
     judge_reconnect(j);
-    want_unlocked(j, fd, "after the client with all these maps left");
+    want_unlocked(j, fd, "after the client with many maps left");
+    want(j, taken == most || map_many(j, -1, taken + 1, &ended) <= taken,
+         "no more than %u maps with a descriptor are taken, of the %u that were announced, and more without", taken,
+         most);
 }
 
 const struct check server_map_memory_checks[] = {
@@ -241,12 +272,15 @@ const struct check server_map_memory_checks[] = {
     { { "map-same-file-unmapped", "VU-MAP-20", "unmapping one of a file's two maps leaves the other" },
       NEED_DMA,
       check_same_file_unmapped },
-    { { "map-many-files", "VU-MAP-20", "60000 maps of one file, if so many were announced, are taken, and let go of" },
+    { { "map-many-files", "VU-MAP-20", "one file is mapped as often as maps are taken, up to 60000, and let go of" },
       0,
       check_many_files },
     { { "map-while-running", "VU-MAP-21", "memory is mapped while the device is in a transfer, and then used" },
       NEED_DMA,
       check_while_running },
+    { { "map-beyond-file-used", "VU-MAP-12", "a device that uses what is beyond the end of a file does no harm" },
+      NEED_DMA,
+      check_beyond_file_used },
     { { "map-cut-short-used", "VU-MAP-23", "a device that uses memory cut off its file does not kill the server" },
       NEED_DMA,
       check_cut_short_used },

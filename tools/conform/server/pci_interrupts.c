@@ -253,7 +253,7 @@ static void pci_master_dma(struct judge *j)
     device_copy_begin(j, GUEST_FROM, GUEST_TO + GUEST_LEN, GUEST_LEN);
     /* A device may finish with an error, or wait. */
     for (unsigned i = 0; i < MANY_ROUNDS && j->facts.exerciser->copied(j) < 0; i++)
-        ;
+        want_alive(j, "with bus mastering off");
     want(j, guest_all(p.to->bytes + GUEST_LEN, GUEST_LEN, 0), "the device wrote to memory with bus mastering off");
     command(j, 7);
 }

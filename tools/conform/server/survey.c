@@ -150,6 +150,17 @@ static void survey_features(struct judge *j, struct facts *f)
         f->has |= NEED_LOGGING;
 }
 
+/* A server whose device does no DMA may take any DMA_MAP and DMA_UNMAP, and do nothing. It has to refuse a second map
+ * of a range and an unmap of none, as checks say; what else it does not look at harms nobody. */
+static bool keeps_track(struct judge *j)
+{
+    const uint64_t at = 0x10000000, page = j->facts.page;
+    const struct ob_raw_dma_unmap none = { .argsz = sizeof(none), .address = at + 4 * page, .size = page };
+
+    return ob_raw_map(&j->raw, at, 2 * page, 3, -1, 0) != 0 || ob_raw_map(&j->raw, at, page, 3, -1, 0) != 0 ||
+           ob_raw_call(&j->raw, OB_RAW_DMA_UNMAP, &none, sizeof(none), NULL, 0, NULL) != 0;
+}
+
 void survey(struct judge *j)
 {
     struct facts *f = &j->facts;
@@ -177,4 +188,6 @@ void survey(struct judge *j)
         if (f->exerciser != NULL)
             f->has |= (f->exerciser->max_copy > 0 ? NEED_DMA : 0) | (f->exerciser->irqs != 0 ? NEED_INTERRUPT : 0);
     }
+    if (f->has & NEED_DMA || keeps_track(j))
+        f->has |= NEED_MAPS;
 }

@@ -65,7 +65,8 @@ static void check_all(struct judge *j)
     static const struct ob_raw_dma_unmap all = { .argsz = sizeof(all), .flags = VFIO_DMA_UNMAP_FLAG_ALL };
     struct guest_pair p = guest_pair(j, true);
 
-    want_ok(j, call(j, OB_RAW_DMA_UNMAP, &all, sizeof(all), NULL, 0, NULL), "DMA_UNMAP of everything");
+    if (call(j, OB_RAW_DMA_UNMAP, &all, sizeof(all), NULL, 0, NULL) != 0)
+        judge_skip(j, "VFIO_DMA_UNMAP_FLAG_ALL is refused");
     p.from->mapped = p.to->mapped = false;
     guest_map(j, GUEST_TO, j->facts.page, GUEST_BOTH, true);
     transfer_fails(j, GUEST_FROM, GUEST_TO, LEN, "from memory that was unmapped with everything");
@@ -79,6 +80,7 @@ static void pieces(struct judge *j, unsigned later)
     struct ob_raw_message *asked;
     struct guest_pair p;
 
+    guest_needs_crossing(j);
     judge_reconnect_bare(j);
     want_ok(j, judge_version(j, 0, 0, "{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":16}}", NULL),
             "VERSION");
@@ -105,8 +107,10 @@ static void check_pieces_write(struct judge *j)
 
 static void check_under_way(struct judge *j, unsigned later, uint16_t command)
 {
-    struct guest_pair p = guest_pair(j, false);
+    struct guest_pair p;
 
+    guest_needs_crossing(j);
+    p = guest_pair(j, false);
     j->guest->later = later;
     device_copy_begin(j, GUEST_FROM, GUEST_TO, LEN);
     guest_asked(j, command);
