@@ -105,6 +105,7 @@ struct judge {
     const struct check *check;
     jmp_buf out;
     bool may_close;
+    bool harmed; /* the server died of it, or serves nobody any more */
     int verdict; /* enum verdict */
     char text[600];
     struct transcript *transcript;

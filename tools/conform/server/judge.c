@@ -257,6 +257,7 @@ static void note_death(struct judge *j, struct target *target, const char *who)
              WIFSIGNALED(target->status) ? "signal" : "status",
              WIFSIGNALED(target->status) ? WTERMSIG(target->status) : WEXITSTATUS(target->status));
     j->verdict = FAILED;
+    j->harmed = true;
     target->ended = false; /* one death, one check; it is started again when it is connected to */
 }
 
@@ -303,6 +304,7 @@ static void settle(struct judge *j)
     } else {
         memcpy(after, j->text, sizeof(after));
         snprintf(j->text, sizeof(j->text), "%.250s%safterwards: %.250s", text, text[0] != '\0' ? "; " : "", after);
+        j->harmed = true;
         if (!target_died(j->target))
             target_stop(j->target);
     }
@@ -318,6 +320,7 @@ enum verdict judge_run(struct judge *j, const struct check *check)
     j->text[0] = '\0';
     j->posting = false;
     j->may_close = false;
+    j->harmed = false;
     transcript_clear(j->transcript);
     if (setjmp(j->out) == 0)
         run(j);
