@@ -71,6 +71,8 @@ struct region_facts {
     uint64_t size, offset;
     unsigned areas;
     uint64_t area_offset, area_size; /* of the first that can be mapped; the region itself if all can */
+    bool by_message;                 /* which can be reached by REGION_READ and REGION_WRITE too, as it should */
+    bool io_fds;                     /* GET_REGION_IO_FDS is answered */
 };
 
 /* What the server said of itself when it was first asked. */
@@ -141,6 +143,8 @@ void want_refused(struct judge *j, int result, const char *what);
 /* Refused with that errno. Any other is met with advice, unless it is EEXIST, the only one that the protocol's text
  * names. */
 void want_error(struct judge *j, int result, int error, const char *what);
+/* Refused, and EINVAL is advised, or answered within an argsz that has no room for all. */
+void want_no_more(struct judge *j, int result, const struct ob_raw_message *reply, uint32_t argsz, const char *what);
 /* Refused, or the connection was closed, after which it is made and negotiated anew. */
 void want_refused_or_closed(struct judge *j, int result, const char *what);
 void want_closed(struct judge *j, const char *what);
