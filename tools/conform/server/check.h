@@ -87,7 +87,8 @@ struct facts {
     uint16_t vendor, device;
     const struct exerciser *exerciser; /* NULL: the device is not known */
     uint64_t migration_flags;
-    uint32_t has; /* NEED_* */
+    uint32_t loopback; /* bit n: SET_IRQS triggers interrupts of type n (irqs.h) */
+    uint32_t has;      /* NEED_* */
 };
 
 struct judge {

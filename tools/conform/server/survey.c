@@ -1,5 +1,5 @@
 /* survey.c: what the server says of itself, asked for once, before the checks: what they have to find or may skip. */
-#include "exerciser.h"
+#include "irqs.h"
 #include "judge.h"
 
 /* The reply is looked at with a lenient eye: whether it is right is for checks to say. */
@@ -151,6 +151,19 @@ static void survey_irqs(struct judge *j, struct facts *f)
     }
 }
 
+/* Whether SET_IRQS triggers interrupts of each type: it may be refused, and checks that see by it where interrupts go
+ * are skipped then. A server that it harms is started anew: that it does is for a check to say. */
+static void survey_loopback(struct judge *j, struct facts *f)
+{
+    for (uint32_t i = 0; i < f->irqs && i < 16; i++) {
+        int r = irqs_loopback(j, i);
+
+        f->loopback |= r == 0 ? 1u << i : 0;
+        if (r < 0)
+            judge_restart(j);
+    }
+}
+
 /* Whether PROBE of a feature with a method succeeds. */
 static bool probe(struct judge *j, uint32_t feature, uint32_t method)
 {
@@ -198,5 +211,6 @@ void survey(struct judge *j)
         f->exerciser = exerciser_find(f->vendor, f->device, config_read(j, 0x08, 4) >> 8);
         if (f->exerciser != NULL)
             f->has |= (f->exerciser->max_copy > 0 ? NEED_DMA : 0) | (f->exerciser->irqs != 0 ? NEED_INTERRUPT : 0);
+        survey_loopback(j, f);
     }
 }
