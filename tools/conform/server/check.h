@@ -69,9 +69,9 @@ extern const struct check *const server_checks[]; /* ends with NULL */
 struct region_facts {
     uint32_t flags, argsz; /* argsz: to ask with for everything */
     uint64_t size, offset;
+    bool by_message; /* its memory that can be mapped is reached by REGION_READ and REGION_WRITE too, as it should be */
     unsigned areas;
     uint64_t area_offset, area_size; /* of the first that can be mapped; the region itself if all can */
-    bool by_message;                 /* which can be reached by REGION_READ and REGION_WRITE too, as it should */
     bool io_fds;                     /* GET_REGION_IO_FDS is answered */
 };
 
@@ -83,12 +83,12 @@ struct facts {
     uint32_t device_flags, regions, irqs;
     struct region_facts region[MAX_REGIONS];
     struct vfio_irq_info irq[16];
+    uint32_t loopback; /* bit n: SET_IRQS triggers interrupts of type n (irqs.h) */
     unsigned mappable; /* region index, if has & NEED_MAPPABLE */
     uint16_t vendor, device;
     const struct exerciser *exerciser; /* NULL: the device is not known */
     uint64_t migration_flags;
-    uint32_t loopback; /* bit n: SET_IRQS triggers interrupts of type n (irqs.h) */
-    uint32_t has;      /* NEED_* */
+    uint32_t has; /* NEED_* */
 };
 
 struct judge {
