@@ -44,6 +44,7 @@ client_row("client-believes-multi", any_of(requests("REGION_WRITE_MULTI"), repli
 
 # DMA. The driver's maps with a descriptor lie from 0x10000000 on, below 0x30000000.
 READ, WRITE = client_replies("DMA_READ"), client_replies("DMA_WRITE")
+client_row("client-serves-no-dma", server_requests("DMA_READ", "DMA_WRITE"), lambda _, m: m.reply(error=38), "dma-served")
 client_row("client-dma-count-narrow", both(READ, accepted),
            change(payload=lambda m: m.payload[:12] + m.payload[16:]), "dma-read")
 client_row("client-dma-write-header", both(WRITE, accepted), change(payload=b""), "dma-write")

@@ -14,6 +14,7 @@ OFFERED = answers(GET | MIGRATION)
 STATES = {"running": RUNNING, "stop": STOP, "stop-copy": STOP_COPY, "resuming": RESUMING, "pre-copy": PRE_COPY,
           "error": FAILED}
 EMPTY = struct.pack("<II", 8, 0)  # a reply to MIG_DATA_READ
+SCRATCH, LEVELS = (0, 0x04), (0, 0x1c)  # registers of testdev
 
 no_data = accept(EMPTY)
 taken = accept(echo)
@@ -137,8 +138,8 @@ row("migration-parts-leave-stop", both(GOT, in_state(None)), say(STOP), "migrati
     "migration-last-byte")
 row("migration-parts-leave-running", both(GOT, in_state(None)), say(RUNNING), "migration-half",
     "migration-half-to-running")
-row("migration-parts-survive-a-reset", both(requests("DEVICE_RESET"), in_state(FAILED)),
-    behind(posted_write(7, 0x3c, b"\x55")), "migration-half", "migration-last-byte", "migration-half-to-running")
+row("migration-parts-survive-a-reset", both(requests("DEVICE_RESET"), in_state(None, FAILED)),
+    behind(posted_write(*SCRATCH, b"\x55\0\0\0")), "migration-half", "migration-last-byte", "migration-half-to-running")
 row("migration-failure-leaves-8", both(GOT, in_state(None)), say(8), "migration-failed-named")
 row("migration-failure-leaves-nothing", both(GOT, in_state(None)), refuse(5), "migration-failed-named")
 
@@ -178,10 +179,12 @@ row("migration-stream-outlives-reset", both(requests("MIG_DATA_READ"), in_state(
     "migration-reset-session-stop-copy", "migration-reset-session-pre-copy")
 row("migration-load-outlives-reset", both(requests("MIG_DATA_WRITE"), in_state(RUNNING)), accept(),
     "migration-reset-session-resuming")
+row("migration-reset-refused-in-pre-copy", both(requests("DEVICE_RESET"), in_state(PRE_COPY)), refuse(16),
+    "migration-reset-running")
+row("migration-reset-stops-pre-copy", both(requests("DEVICE_RESET"), in_state(PRE_COPY)), behind(posted_set(STOP)),
+    "migration-reset-running")
 
 # --- What a stream carries: the device runs, and something is lost
-
-SCRATCH, LEVELS = (0, 0x04), (0, 0x1c)  # registers of testdev
 
 
 def after_load(*makers):
@@ -196,9 +199,9 @@ def after_load(*makers):
 
 
 row("migration-loses-config", *after_load(posted_write(7, 0x3c, b"\0")), "migration-same-config",
-    "migration-other-config", "migration-other-pre-copy")
+    "migration-other-config")
 row("migration-loses-memory", *after_load(posted_write(2, 100, b"\xff\0\xff\0")), "migration-same-memory",
-    "migration-other-memory")
+    "migration-other-memory", "migration-other-pre-copy")
 row("migration-loses-registers", *after_load(posted_write(*SCRATCH, b"\0\0\0\0")), "migration-same-registers",
     "migration-other-registers")
 row("migration-loses-pending", *after_load(posted_write(*LEVELS, b"\0\0\0\0")), "migration-same-pending",
@@ -218,6 +221,13 @@ row("migration-pre-copy-read-once", *choose((both(sets(RUNNING), in_state(PRE_CO
                                             (GOT, as_client_knows)), "migration-new-pre-copy")
 
 # --- What does not stand still
+
+GUEST_TO = 0x02000000  # where the judge has what the device writes
+
+
+def maps(address):
+    return both(requests("DMA_MAP"), field("self", 16, "Q", lambda at: at == address))
+
 
 row("migration-runs-in-stop", *choose((sets(STOP), behind(posted_set(RUNNING))), (GOT, as_client_knows)),
     "migration-irq-stop")
@@ -241,13 +251,18 @@ row("migration-interrupts-in-resuming", *keeps_event(has_set(RESUMING)), "migrat
 
 
 def asks_in(state):
-    """The device reads guest memory at 1 MiB when it has entered that state; the client's answer goes nowhere."""
-    def transform(_, m):
-        if m.from_client:
-            return None
-        return [m, Message(0x4242, COMMANDS["DMA_READ"], 0, 0, struct.pack("<QQ", 0x100000, 8), [], False)]
+    """The device reads what is mapped at 1 MiB when it has entered that state; the client's answer goes nowhere."""
     mine = both(client_replies("DMA_READ"), lambda m: m.id == 0x4242)
-    return any_of(has_set(state), mine), transform
+
+    def transform(connection, m):
+        if mine(m):
+            return None
+        if m.command == COMMANDS["DMA_MAP"]:
+            connection.memory["mapped"] = True
+        elif connection.memory.get("mapped"):
+            return [m, Message(0x4242, COMMANDS["DMA_READ"], 0, 0, struct.pack("<QQ", 0x100000, 8), [], False)]
+        return m
+    return any_of(maps(0x100000), has_set(state), mine), transform
 
 
 row("migration-dma-in-stop", *asks_in(STOP), "migration-dma-stop")
@@ -259,23 +274,25 @@ def writes_memory(connection, m):
     if m.command == COMMANDS["DMA_MAP"]:
         connection.memory["guest"] = [os.dup(fd) for fd in m.fds]
     else:
-        for fd in connection.memory["guest"]:
+        for fd in connection.memory.get("guest", []):
             os.pwrite(fd, b"\x99", 70000)
     return m
 
 
-row("migration-writes-in-stop-copy",
-    any_of(both(requests("DMA_MAP"), field("self", 16, "Q", lambda address: address == 0x100000)),
-           requests("MIG_DATA_READ")), writes_memory, "migration-dma-mapped")
+row("migration-writes-in-stop-copy", any_of(maps(GUEST_TO), requests("MIG_DATA_READ")), writes_memory,
+    "migration-dma-mapped")
 
 off = posted_request("SET_IRQS", struct.pack("<5I", 20, 0x21, 2, 0, 0))  # all eventfds of MSI-X
 row("migration-stop-loses-eventfds", both(sets(RUNNING), in_state(STOP)), behind(off), "migration-irq-runs")
 row("migration-stop-loses-pending", sets(STOP), before(posted_write(*LEVELS, b"\0\0\0\0")), "migration-irq-kept")
+row("migration-stop-loses-unmasking", both(requests("REGION_WRITE"), in_state(STOP),
+                                           field("self", 8, "I", lambda region: region == 7)),
+    accept(lambda request: request.payload[:16]), "migration-irq-unmasked")
 row("migration-stop-fails-copies", both(client_replies("DMA_READ"), in_state(RUNNING)), refuse(5),
     "migration-dma-goes-on")
 row("migration-silent-in-pre-copy", sets(PRE_COPY), before(off), "migration-irq-pre-copy")
-row("migration-no-dma-in-pre-copy", both(client_replies("DMA_READ"), in_state(PRE_COPY)), refuse(13),
-    "migration-dma-pre-copy")
+row("migration-no-dma-in-pre-copy", sets(PRE_COPY),
+    before(posted_request("DMA_UNMAP", struct.pack("<IIQQ", 24, 0, GUEST_TO, 4096))), "migration-dma-pre-copy")
 row("migration-no-config-in-stop", both(requests("REGION_READ"), in_state(STOP)), refuse(16),
     "migration-config-stop")
 row("migration-no-config-in-stop-copy", both(requests("REGION_READ"), in_state(STOP_COPY)), refuse(16),

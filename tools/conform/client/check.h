@@ -18,7 +18,8 @@
  *   status other than that of the baseline, or if it closes the connection before it has done all that it does in the
  *   baseline; or, where the check says so, if it can be seen not to use what it must not use. It fails if it goes on to
  *   the same end; by any signal; and if its program does nothing any more and does not end. If it lives on in the
- *   baseline, or comes by itself and has done everything, nobody outside can see what it made of the fault: skipped.
+ *   baseline, or fails there, too, since it wants another device, or comes by itself and has done everything, nobody
+ *   outside can see what it made of the fault: skipped.
  *
  * Nothing is judged by time, with two exceptions. What has to happen happens within --timeout; a client that sends
  * nothing for that long in the baseline lives on. And one that lives on, and has done all that it does, is quiet after
@@ -108,6 +109,8 @@ struct trial {
     unsigned usual_count; /* of its commands */
     struct usual_map usual_maps[MAX_USUAL_MAPS];
     unsigned n_usual_maps;
+    enum { NOT_TRIED, SERVED, NOT_SERVED } dma; /* whether DMA_READ succeeds at all */
+    bool used_dma;                              /* in this check */
     /* Private to trial.c. */
     const struct client_check *check;
     jmp_buf out;
@@ -206,6 +209,8 @@ enum {
     MAP_NO_READ = 1 << 4,
     MAP_NO_WRITE = 1 << 5,
 };
+/* Whether the client has memory of these sorts in the baseline. */
+bool trial_has_map(const struct trial *t, unsigned sorts);
 /* Serves until the device may do DMA to memory of all these sorts, and returns it. Skips the check if the client has
  * none in the baseline. */
 struct model_map trial_await_map(struct trial *t, unsigned sorts);
@@ -215,6 +220,8 @@ uint64_t trial_hole(const struct trial *t);
 /* Sends DMA_READ or DMA_WRITE with `size` bytes of data; returns its id. On the twin socket, if there is one. */
 uint16_t trial_dma(struct trial *t, uint16_t command, uint32_t flags, uint64_t address, uint64_t count,
                    const void *data, size_t size);
+/* The body of the check that a client fails which serves no DMA_READ: others, that need one, are skipped then. */
+void dma_served(struct trial *t);
 /* Serves until the client answers. */
 struct ob_raw_message *trial_dma_reply(struct trial *t, const char *what);
 /* Waits for the answer without answering the client's own commands. */

@@ -46,6 +46,19 @@ static void want_refused(struct trial *t, uint16_t command, uint64_t address, ui
 
 /* --- What is served ----------------------------------------------------------------------------------------------- */
 
+/* Of memory whose descriptor the server has not, if there is any: it cannot be reached otherwise. */
+void dma_served(struct trial *t)
+{
+    struct model_map map = trial_await_map(t, MAP_READ | (trial_has_map(t, MAP_READ | MAP_NO_FD) ? MAP_NO_FD : 0));
+    struct ob_raw_message *reply;
+
+    trial_dma(t, OB_RAW_DMA_READ, 0, map.address, BYTES, NULL, 0);
+    reply = trial_dma_reply(t, "DMA_READ");
+    trial_want(t, !(reply->header.flags & OB_RAW_ERROR), "DMA_READ of what is mapped should succeed, and failed (%s)",
+               strerror((int)reply->header.error));
+    trial_want_same(t, 0);
+}
+
 static void read_layout(struct trial *t)
 {
     struct model_map map = trial_await_map(t, MAP_READ);
@@ -277,6 +290,7 @@ static void data_left(struct trial *t)
 }
 
 const struct client_check client_dma_checks[] = {
+    VARIATION("dma-served", "VU-DMA-11", "DMA_READ of mapped memory is served", dma_served),
     VARIATION("dma-read", "VU-DMA-2", "the reply to DMA_READ is address, count and data", read_layout),
     VARIATION("dma-write", "VU-DMA-3", "the reply to DMA_WRITE is address and count", write_layout),
     VARIATION("dma-with-descriptor", "VU-DMA-11", "memory whose descriptor the server has is served", with_descriptor),

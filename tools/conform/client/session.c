@@ -397,6 +397,11 @@ static bool has_usual_map(const struct trial *t, unsigned sorts, bool stays)
     return false;
 }
 
+bool trial_has_map(const struct trial *t, unsigned sorts)
+{
+    return has_usual_map(t, sorts, false);
+}
+
 /* One that stays, if there is any: the client may unmap another at any moment. */
 static const struct model_map *find_map(struct trial *t, unsigned sorts)
 {
@@ -416,7 +421,7 @@ struct model_map trial_await_map(struct trial *t, unsigned sorts)
     const struct model_map *map;
     struct ob_raw_message *m;
 
-    if (!has_usual_map(t, sorts, false))
+    if (!trial_has_map(t, sorts))
         trial_skip(t, "the client maps no %s%smemory%s while bus mastering is on",
                    sorts & MAP_NO_READ    ? "unreadable "
                    : sorts & MAP_NO_WRITE ? "unwriteable "
@@ -450,9 +455,13 @@ uint16_t trial_dma(struct trial *t, uint16_t command, uint32_t flags, uint64_t a
                                     .command = command,
                                     .flags = flags,
                                     .size = (uint32_t)(sizeof(header) + sizeof(dma) + size) };
-    uint8_t *bytes = trial_alloc(t, header.size);
     struct channel *channel = t->twin.fd >= 0 ? &t->twin : &t->main;
+    uint8_t *bytes;
 
+    t->used_dma = true;
+    if (t->dma == NOT_SERVED && t->check->run != dma_served)
+        trial_skip(t, "the client serves no DMA_READ");
+    bytes = trial_alloc(t, header.size);
     memcpy(bytes, &header, sizeof(header));
     memcpy(bytes + sizeof(header), &dma, sizeof(dma));
     if (size > 0)

@@ -104,10 +104,16 @@ struct judge {
     uint32_t copy_len, copies;
     void *copy_ring;
     struct guest *guest; /* guest.h */
+    struct {
+        bool tried, works;
+        uint32_t from, to; /* the transition that does not */
+        char why[200];
+    } plain_way; /* private to migrate.c */
     /* private to judge.c */
     const struct check *check;
     jmp_buf out;
     bool may_close;
+    bool ran;    /* the check got as far as that */
     bool harmed; /* the server died of it, or serves nobody any more */
     int verdict; /* enum verdict */
     char text[600];

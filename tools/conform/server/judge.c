@@ -282,6 +282,7 @@ static void run(struct judge *j)
         judge_reconnect_bare(j);
     else if (!(j->check->needs & CHECK_UNCONNECTED))
         judge_reconnect(j);
+    j->ran = true;
     j->check->run(j);
 }
 
@@ -324,11 +325,14 @@ static void settle(struct judge *j)
 
 enum verdict judge_run(struct judge *j, const struct check *check)
 {
+    bool touched;
+
     j->check = check;
     j->verdict = PASSED;
     j->text[0] = '\0';
     j->posting = false;
     j->may_close = false;
+    j->ran = false;
     j->harmed = false;
     transcript_clear(j->transcript);
     if (setjmp(j->out) == 0)
@@ -338,11 +342,12 @@ enum verdict judge_run(struct judge *j, const struct check *check)
     ob_raw_close(&j->twin);
     ob_raw_close(&j->aside);
     judge_release(j);
-    if (j->verdict != SKIPPED)
+    touched = j->ran || j->verdict != SKIPPED; /* some are skipped half-way */
+    if (touched)
         settle(j);
     note_death(j, &j->second, "the second server");
     target_free(&j->second);
-    if (j->verdict != SKIPPED)
+    if (touched)
         note_death(j, j->first, "the server");
     return (enum verdict)j->verdict;
 }

@@ -11,6 +11,15 @@
 /* So much of a region's memory is marked and looked at, at its beginning and at its end. */
 #define WINDOW 65536u
 
+int optional_call(struct judge *j, uint16_t command, const void *payload, size_t size, struct ob_raw_message **reply)
+{
+    const int r = call(j, command, payload, size, NULL, 0, reply);
+
+    if (r != 0 && !(j->facts.has & (NEED_MIGRATION | NEED_LOGGING)))
+        judge_reconnect(j);
+    return r;
+}
+
 int feature(struct judge *j, uint32_t flags, uint32_t argsz, const void *data, size_t size,
             struct ob_raw_message **reply)
 {
@@ -20,7 +29,7 @@ int feature(struct judge *j, uint32_t flags, uint32_t argsz, const void *data, s
     memcpy(payload, head, sizeof(head));
     if (size > 0)
         memcpy(payload + sizeof(head), data, size);
-    return call(j, OB_RAW_FEATURE, payload, sizeof(head) + size, NULL, 0, reply);
+    return optional_call(j, OB_RAW_FEATURE, payload, sizeof(head) + size, reply);
 }
 
 /* --- States ------------------------------------------------------------------------------------------------------ */
@@ -76,7 +85,7 @@ int data_read(struct judge *j, uint32_t size, uint8_t **bytes, uint32_t *count)
 {
     const struct ob_raw_mig_data ask = { sizeof(ask) + size, size };
     struct ob_raw_message *m;
-    int r = call(j, OB_RAW_MIG_READ, &ask, sizeof(ask), NULL, 0, &m);
+    int r = optional_call(j, OB_RAW_MIG_READ, &ask, sizeof(ask), &m);
 
     if (r != 0)
         return r;
@@ -95,7 +104,7 @@ int data_write(struct judge *j, const uint8_t *bytes, uint32_t size)
     memcpy(payload, &head, sizeof(head));
     if (size > 0)
         memcpy(payload + sizeof(head), bytes, size);
-    return call(j, OB_RAW_MIG_WRITE, payload, sizeof(head) + size, NULL, 0, NULL);
+    return optional_call(j, OB_RAW_MIG_WRITE, payload, sizeof(head) + size, NULL);
 }
 
 static void append(struct judge *j, struct stream *stream, const uint8_t *bytes, uint32_t count)
@@ -243,6 +252,12 @@ static void window_write(struct judge *j, const struct ob_raw_region *at, const 
     want_ok(j, region_write(j, at->region, at->offset, bytes, at->count), "writing memory that can be mapped");
 }
 
+/* Not every device with these ids has all of its regions. */
+static bool is_there(const struct judge *j, const struct exerciser_register *r)
+{
+    return r->region < regions(j) && j->facts.region[r->region].size > 0;
+}
+
 void image_mark(struct judge *j, uint8_t seed)
 {
     const struct exerciser *e = j->facts.exerciser;
@@ -258,8 +273,10 @@ void image_mark(struct judge *j, uint8_t seed)
     }
     if (e == NULL)
         return;
-    for (const struct exerciser_register *r = e->keep; r->width > 0; r++)
-        bar_write(j, r->region, r->offset, r->width, seed * UINT64_C(0x0101010101010101));
+    for (const struct exerciser_register *r = e->keep; r->width > 0; r++) {
+        if (is_there(j, r))
+            bar_write(j, r->region, r->offset, r->width, seed * UINT64_C(0x0101010101010101));
+    }
     e->mark(j, seed);
 }
 
@@ -277,8 +294,10 @@ static void take(struct judge *j, uint8_t **to, size_t *size, uint32_t region, u
 
 static void take_registers(struct judge *j, struct image *image, const struct exerciser_register *r)
 {
-    for (; r->width > 0; r++)
-        take(j, &image->registers, &image->registers_size, r->region, r->offset, r->width);
+    for (; r->width > 0; r++) {
+        if (is_there(j, r))
+            take(j, &image->registers, &image->registers_size, r->region, r->offset, r->width);
+    }
 }
 
 struct image image_take(struct judge *j)
@@ -314,39 +333,134 @@ void want_image(struct judge *j, const struct image *wanted, const char *when)
     want_bytes(j, "the registers", when, is.registers, wanted->registers, wanted->registers_size);
 }
 
+void want_device(struct judge *j, const struct image *wanted, const char *when)
+{
+    struct image part = *wanted;
+
+    part.config_size = 0;
+    want_image(j, &part, when);
+}
+
 void want_registers(struct judge *j, const struct image *wanted, const char *when)
 {
     struct image part = *wanted;
 
-    part.memory_size = 0;
+    part.config_size = part.memory_size = 0;
     want_image(j, &part, when);
 }
 
+/* --- Before a check, and after it -------------------------------------------------------------------------------- */
+
 bool device_rescue(struct judge *j)
 {
-    const uint32_t state = state_get(j);
+    bool done = false;
 
-    if (state == STOP || state == STOP_COPY) /* where some servers refuse a reset */
-        (void)state_set(j, RUNNING);
-    reset(j);
-    if (state_get(j) != RUNNING && (state_set(j, RUNNING) != 0 || state_get(j) != RUNNING))
+    /* A transition first: some refuse a reset where the device is stopped, and it need not lead to RUNNING
+     * (VU-RESET-8). */
+    if (state_get(j) != RUNNING && state_set(j, RUNNING) != 0 && j->facts.has & NEED_RESET)
+        done = call(j, OB_RAW_RESET, NULL, 0, NULL, 0, NULL) == 0;
+    if (state_get(j) != RUNNING)
         return false;
+    if (!done)
+        reset(j);
     config_write(j, 0x04, 2, 0x0007);
     j->copying = false;
     return true;
 }
 
+void device_fresh(struct judge *j)
+{
+    if (device_rescue(j))
+        return;
+    if (!(j->facts.has & NEED_SPAWN))
+        judge_skip(j, "the device was left in %s, and nothing leads from there to RUNNING", state_name(state_get(j)));
+    judge_restart(j);
+    want(j, device_rescue(j), "a new process of the server is not in RUNNING");
+}
+
+uint32_t want_refused_stream(struct judge *j, const struct image *found, const char *what)
+{
+    const uint32_t state = state_get(j);
+
+    if (state == RESUMING || state == ERROR)
+        return state;
+    want(j, state < STATES && state_set(j, RUNNING) == 0,
+         "%s was refused, and the state is %u (%s), from which nothing leads to RUNNING", what, state,
+         state_name(state));
+    want_registers(j, found, what);
+    return state;
+}
+
+/* The way of a device that is sent its own stream. from and to are the same if GET is at fault. */
+static void go_plain_way(struct judge *j)
+{
+    static const uint32_t way[] = { STOP, RUNNING, STOP, STOP_COPY, STOP, RESUMING, STOP, RUNNING };
+    struct stream own = { NULL, 0 };
+
+    device_fresh(j);
+    j->plain_way.to = RUNNING;
+    for (size_t i = 0; i < sizeof(way) / sizeof(*way); i++) {
+        j->plain_way.from = j->plain_way.to;
+        j->plain_way.to = way[i];
+        want_ok(j, state_set(j, way[i]), "SET of MIG_DEVICE_STATE");
+        if (way[i] == STOP_COPY)
+            stream_read(j, UINT32_MAX, &own);
+        if (way[i] == RESUMING)
+            want_ok(j, stream_write(j, UINT32_MAX, &own), "MIG_DATA_WRITE of the device's own stream");
+        j->plain_way.from = way[i];
+        want_state(j, way[i], "after it was set");
+    }
+}
+
+/* Tries it, once. */
+static void try_plain_way(struct judge *j)
+{
+    jmp_buf out;
+
+    if (j->plain_way.tried)
+        return;
+    j->plain_way.tried = true;
+    memcpy(&out, &j->out, sizeof(out));
+    if (setjmp(j->out) == 0) {
+        go_plain_way(j);
+        j->plain_way.works = true;
+    }
+    memcpy(&j->out, &out, sizeof(out));
+    snprintf(j->plain_way.why, sizeof(j->plain_way.why), "%.*s", (int)sizeof(j->plain_way.why) - 1, j->text);
+    j->text[0] = '\0';
+    j->verdict = PASSED;
+    if (j->plain_way.works)
+        judge_reconnect(j);
+    else
+        judge_restart(j);
+}
+
+/* Unless that works, or what does not is what the check judges, it is skipped. */
+static struct image begin(struct judge *j, bool judged)
+{
+    if (!j->plain_way.works && !judged)
+        judge_skip(j, "%s to %s does not work: %s", state_name(j->plain_way.from), state_name(j->plain_way.to),
+                   j->plain_way.why);
+    device_fresh(j);
+    return image_take(j);
+}
+
 struct image device_begin(struct judge *j)
 {
-    /* The last client may have left it in STOP (VU-MIG-38), or the last check failed. */
-    if (!device_rescue(j)) {
-        if (!(j->facts.has & NEED_SPAWN))
-            judge_skip(j, "the device was left in %s, and nothing leads from there to RUNNING",
-                       state_name(state_get(j)));
-        judge_restart(j);
-        want(j, device_rescue(j), "a new process of the server is not in RUNNING");
-    }
-    return image_take(j);
+    try_plain_way(j);
+    return begin(j, false);
+}
+
+struct image device_begin_arc(struct judge *j, uint32_t from, uint32_t to)
+{
+    try_plain_way(j);
+    return begin(j, from != to && j->plain_way.from == from && j->plain_way.to == to);
+}
+
+struct image device_begin_get(struct judge *j)
+{
+    try_plain_way(j);
+    return begin(j, j->plain_way.from == j->plain_way.to);
 }
 
 static void restore_field(struct judge *j, const uint8_t *found, uint32_t offset, uint32_t width)
@@ -377,7 +491,8 @@ void device_end(struct judge *j, const struct image *found)
     const uint8_t *bytes = found->memory;
     struct ob_raw_region at;
 
-    state_go(j, RUNNING);
+    if (state_get(j) != RUNNING)
+        state_go(j, RUNNING);
     for (unsigned n = 0; window(j, n, &at); bytes += at.count, n++)
         window_write(j, &at, bytes);
     restore_config(j, found->config);

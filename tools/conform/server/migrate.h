@@ -15,6 +15,9 @@ enum { MIGRATION = 1, DEVICE_STATE = 2, LOG_START = 6, LOG_STOP = 7, LOG_REPORT 
 /* Of migration (VU-MIG-4). <linux/vfio.h> has not always had the last two. */
 enum { ERROR, STOP, RUNNING, STOP_COPY, RESUMING, RUNNING_P2P, PRE_COPY, PRE_COPY_P2P, STATES };
 
+/* call() of a command that servers need not have. One that has it not may be out of step after its refusal, so the
+ * connection is made anew. */
+int optional_call(struct judge *j, uint16_t command, const void *payload, size_t size, struct ob_raw_message **reply);
 /* DEVICE_FEATURE: `flags` with the feature's number. 0 or an errno. */
 int feature(struct judge *j, uint32_t flags, uint32_t argsz, const void *data, size_t size,
             struct ob_raw_message **reply);
@@ -66,11 +69,19 @@ struct image {
     size_t config_size, memory_size, registers_size;
 };
 
-/* Brings the device to RUNNING, resets it and enables it. What it then looks like is for device_end(). */
-struct image device_begin(struct judge *j);
-/* Brings it to RUNNING, by whatever works, resets it and enables it: that a reset leads there is for checks of
- * VU-RESET-7 to say. Whether it is in RUNNING then. */
+/* Brings it to RUNNING, by whatever works, resets it and enables it. Whether it is in RUNNING then. */
 bool device_rescue(struct judge *j);
+/* The same; if nothing works, with a new process. */
+void device_fresh(struct judge *j);
+/* The same, for a check; what it then looks like is for device_end(). Skips the check if the device does not get
+ * through a migration with its own stream: the checks of the transitions on that way say where it fails. */
+struct image device_begin(struct judge *j);
+/* The same for the check of a transition, or of GET, which is made if that is what fails. */
+struct image device_begin_arc(struct judge *j, uint32_t from, uint32_t to);
+struct image device_begin_get(struct judge *j);
+/* A stream was refused, by a write or by the transition out of RESUMING: the state that the device is in. If it is
+ * neither RESUMING nor ERROR, its registers have to be as they were found (VU-MIG-34). */
+uint32_t want_refused_stream(struct judge *j, const struct image *found, const char *what);
 /* Puts back the memory that was marked; any state but ERROR. */
 void device_end(struct judge *j, const struct image *found);
 /* Changes all of that; another seed, from 1 to 255, changes it again. The device is in RUNNING. */
@@ -78,7 +89,9 @@ void image_mark(struct judge *j, uint8_t seed);
 struct image image_take(struct judge *j);
 /* The device, in RUNNING, has to look like that. Parts of size 0 are not looked at. */
 void want_image(struct judge *j, const struct image *wanted, const char *when);
-/* Its configuration space and registers have to; memory may survive a reset or not. */
+/* But for configuration space, which a stream need not hold (VU-MIG-43). */
+void want_device(struct judge *j, const struct image *wanted, const char *when);
+/* Its registers have to; memory may survive a reset, and configuration space too. */
 void want_registers(struct judge *j, const struct image *wanted, const char *when);
 
 #endif

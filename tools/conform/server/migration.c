@@ -52,7 +52,7 @@ static void check_layout(struct judge *j)
 static void check_get_follows(struct judge *j)
 {
     static const uint32_t path[] = { STOP, STOP_COPY, STOP, RUNNING };
-    const struct image found = device_begin(j);
+    const struct image found = device_begin_get(j);
 
     for (size_t i = 0; i < sizeof(path) / sizeof(*path); i++) {
         want_ok(j, state_set(j, path[i]), "setting a state");
@@ -64,7 +64,7 @@ static void check_get_follows(struct judge *j)
 
 static void check_get_resuming(struct judge *j)
 {
-    const struct image found = device_begin(j);
+    const struct image found = device_begin_get(j);
     const struct stream own = stream_save(j);
 
     want_ok(j, state_set(j, RESUMING), "setting the state to RESUMING");

@@ -2,8 +2,8 @@
 #include "migrate.h"
 
 /* How a transition is tried. The device was marked, and its state went as far as `from`; read and written is what has
- * come of the stream meanwhile. In the end the device, back in RUNNING, has to look as it was marked: it stood still,
- * or ran on, or was loaded with a stream that says so. */
+ * come of the stream meanwhile. In the end the device, back in RUNNING, has to look as it was marked, but for
+ * configuration space: it stood still, or ran on, or was loaded with a stream that says so. */
 struct trial {
     struct image found, marked;
     struct stream own;  /* of the marked device, for RESUMING */
@@ -25,13 +25,13 @@ static void write_until(struct judge *j, struct trial *trial, size_t end)
 }
 
 /* By the shortest way; in RESUMING a device that looks different has been sent the first half of the stream. */
-static struct trial enter(struct judge *j, uint32_t from, bool need_own)
+static struct trial enter(struct judge *j, uint32_t from, uint32_t to)
 {
-    struct trial trial = { .found = device_begin(j) };
+    struct trial trial = { .found = device_begin_arc(j, from, to) };
 
     image_mark(j, 1);
     trial.marked = image_take(j);
-    if (need_own) {
+    if (from == RESUMING || to == RESUMING) {
         trial.own = stream_save(j);
         state_go(j, RUNNING);
     }
@@ -48,26 +48,36 @@ static struct trial enter(struct judge *j, uint32_t from, bool need_own)
     return trial;
 }
 
-/* The stream goes on in the states that have one, and data is refused in the others. */
-static void want_session(struct judge *j, uint32_t state, struct trial *trial)
+static void want_read_refused(struct judge *j, uint32_t state)
 {
-    const uint8_t none = 0;
     uint8_t *bytes;
     uint32_t count;
     char what[64];
 
-    if (is_saving(state)) {
+    snprintf(what, sizeof(what), "MIG_DATA_READ in %s", state_name(state));
+    want_refused(j, data_read(j, 16, &bytes, &count), what);
+}
+
+static void want_write_refused(struct judge *j, uint32_t state)
+{
+    const uint8_t none = 0;
+    char what[64];
+
+    snprintf(what, sizeof(what), "MIG_DATA_WRITE in %s", state_name(state));
+    want_refused(j, data_write(j, &none, 1), what);
+}
+
+/* The stream goes on in the states that have one; that of the state before is over. */
+static void want_session(struct judge *j, uint32_t from, uint32_t state, struct trial *trial)
+{
+    if (is_saving(state))
         stream_read_some(j, 64, &trial->read);
-    } else {
-        snprintf(what, sizeof(what), "MIG_DATA_READ in %s", state_name(state));
-        want_refused(j, data_read(j, 16, &bytes, &count), what);
-    }
-    if (state == RESUMING) {
+    else if (is_saving(from))
+        want_read_refused(j, state);
+    if (state == RESUMING)
         write_until(j, trial, trial->own.size);
-    } else {
-        snprintf(what, sizeof(what), "MIG_DATA_WRITE in %s", state_name(state));
-        want_refused(j, data_write(j, &none, 1), what);
-    }
+    else if (from == RESUMING)
+        want_write_refused(j, state);
 }
 
 static void back(struct judge *j, uint32_t state, struct trial *trial)
@@ -86,13 +96,13 @@ static void back(struct judge *j, uint32_t state, struct trial *trial)
         state_go(j, STOP);
     if (state != RUNNING)
         state_go(j, RUNNING);
-    want_image(j, &trial->marked, "back in RUNNING");
+    want_device(j, &trial->marked, "back in RUNNING");
     device_end(j, &trial->found);
 }
 
 static void taken(struct judge *j, uint32_t from, uint32_t to)
 {
-    struct trial trial = enter(j, from, from == RESUMING || to == RESUMING);
+    struct trial trial = enter(j, from, to);
 
     if (from == RESUMING)
         write_until(j, &trial, trial.own.size);
@@ -101,20 +111,20 @@ static void taken(struct judge *j, uint32_t from, uint32_t to)
     if (from != PRE_COPY || to != STOP_COPY)
         trial.read.size = 0;
     state_go(j, to);
-    want_session(j, to, &trial);
+    want_session(j, from, to, &trial);
     back(j, to, &trial);
 }
 
 static void stays(struct judge *j, uint32_t state, struct trial *trial)
 {
     want_state(j, state, "afterwards");
-    want_session(j, state, trial);
+    want_session(j, state, state, trial);
     back(j, state, trial);
 }
 
 static void refused(struct judge *j, uint32_t from, uint32_t to)
 {
-    struct trial trial = enter(j, from, from == RESUMING);
+    struct trial trial = enter(j, from, to);
     char what[80];
 
     snprintf(what, sizeof(what), "setting the state from %s to %u (%s)", state_name(from), to, state_name(to));
@@ -124,7 +134,7 @@ static void refused(struct judge *j, uint32_t from, uint32_t to)
 
 static void same(struct judge *j, uint32_t state)
 {
-    struct trial trial = enter(j, state, state == RESUMING);
+    struct trial trial = enter(j, state, state);
     char what[64];
 
     snprintf(what, sizeof(what), "setting the state from %s to the same", state_name(state));
@@ -229,7 +239,7 @@ static void check_numbers(struct judge *j)
 {
     static const uint32_t numbers[] = { 9,          15,         31,         32,         255,       256 + STOP,
                                         0x00010001, 0x7fffffff, 0x80000001, 0x80000002, UINT32_MAX };
-    struct trial trial = enter(j, RUNNING, false);
+    struct trial trial = enter(j, RUNNING, RUNNING);
 
     for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
         char what[64];

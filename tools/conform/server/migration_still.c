@@ -1,7 +1,10 @@
 /* migration_still.c: VU-MIG: a device that is stopped neither interrupts nor does DMA, and then goes on; one in
  * PRE_COPY does both. For devices that the judge knows. */
 #include "access.h"
+#include "guest.h"
 #include "migrate.h"
+
+#include <poll.h>
 
 /* --- Interrupts -------------------------------------------------------------------------------------------------- */
 
@@ -39,9 +42,14 @@ static struct waiting prepare(struct judge *j)
     return w;
 }
 
-static void raise_masked(struct judge *j, const struct waiting *w)
+static void mask(struct judge *j, const struct waiting *w)
 {
     config_write(j, w->at, 2, w->unmasked | (w->index == VFIO_PCI_MSIX_IRQ_INDEX ? 0x4000 : 0x0400));
+}
+
+static void raise_masked(struct judge *j, const struct waiting *w)
+{
+    mask(j, w);
     device_raise(j, w->index, 0);
     want(j, signals(j, w->event) == 0, "an interrupt that is masked in configuration space was signalled");
 }
@@ -51,16 +59,27 @@ static void unmask(struct judge *j, const struct waiting *w)
     config_write(j, w->at, 2, w->unmasked);
 }
 
-/* Where the device is stopped the server may refuse the access. */
-static void try_to_unmask(struct judge *j, const struct waiting *w)
+/* Where the device is stopped the server may refuse the access: 0 or the errno. */
+static int try_to_unmask(struct judge *j, const struct waiting *w)
 {
-    (void)region_write(j, VFIO_PCI_CONFIG_REGION_INDEX, w->at, &w->unmasked, 2);
+    return region_write(j, VFIO_PCI_CONFIG_REGION_INDEX, w->at, &w->unmasked, 2);
 }
 
 static void want_silence(struct judge *j, const struct waiting *w, uint32_t state)
 {
     want_state(j, state, "meanwhile");
     want(j, signals(j, w->event) == 0, "an interrupt was signalled in %s", state_name(state));
+}
+
+/* In RUNNING again it has to come, or silence has meant nothing. */
+static void was_waiting(struct judge *j, const struct waiting *w)
+{
+    struct pollfd event = { .fd = w->event, .events = POLLIN };
+
+    mask(j, w);
+    unmask(j, w);
+    if (poll(&event, 1, j->timeout_ms) != 1)
+        judge_skip(j, "the interrupt that was pending is lost, which is for migration-irq-kept to say");
 }
 
 static void still_interrupts(struct judge *j, uint32_t state)
@@ -78,14 +97,13 @@ static void still_interrupts(struct judge *j, uint32_t state)
     }
     if (state == STOP_COPY)
         state_go(j, STOP_COPY);
-    try_to_unmask(j, &w);
+    (void)try_to_unmask(j, &w);
     want_silence(j, &w, state);
     if (state != STOP)
         state_go(j, STOP);
     want_silence(j, &w, STOP);
     state_go(j, RUNNING);
-    unmask(j, &w);
-    want_signal(j, w.event, "an interrupt that was raised, unmasked in RUNNING again");
+    was_waiting(j, &w);
     device_lower(j, w.index, 0);
     device_end(j, &found);
 }
@@ -132,6 +150,21 @@ static void check_pending_kept(struct judge *j)
     device_end(j, &found);
 }
 
+static void check_unmasked_in_stop(struct judge *j)
+{
+    const struct image found = device_begin(j);
+    const struct waiting w = prepare(j);
+
+    raise_masked(j, &w);
+    state_go(j, STOP);
+    if (try_to_unmask(j, &w) != 0)
+        judge_skip(j, "configuration space cannot be written in STOP");
+    state_go(j, RUNNING);
+    want_signal(j, w.event, "an interrupt that was unmasked in STOP, after RUNNING");
+    device_lower(j, w.index, 0);
+    device_end(j, &found);
+}
+
 static void check_pre_copy_interrupts(struct judge *j)
 {
     const struct image found = device_begin(j);
@@ -163,6 +196,14 @@ static void check_pending_same(struct judge *j)
     device_end(j, &found);
 }
 
+/* What prepare() and raise_masked() wrote. */
+static void copy_config(struct judge *j, const struct waiting *w)
+{
+    config_write(j, 0x04, 2, 0x0007);
+    device_messages(j, w->index, true);
+    mask(j, w);
+}
+
 static void check_pending_other(struct judge *j)
 {
     const struct image found = device_begin(j);
@@ -175,6 +216,7 @@ static void check_pending_other(struct judge *j)
     judge_second(j);
     event = judge_eventfd(j);
     assign(j, w.index, event);
+    copy_config(j, &w); /* the stream need not (VU-MIG-43) */
     state_go(j, STOP);
     stream_load(j, &stream);
     state_go(j, RUNNING);
@@ -191,8 +233,8 @@ static void check_pending_other(struct judge *j)
 #define BASE UINT64_C(0x100000)
 #define LEN  64u
 
-/* Guest memory of two pages that is reached by messages. */
-struct guest {
+/* Memory of two pages that is reached by messages. */
+struct served {
     enum { SERVED, HELD, FORBIDDEN } mode;
     unsigned forbidden;
     uint64_t size;
@@ -201,52 +243,60 @@ struct guest {
 
 static int serve(void *ctx, bool write, uint64_t address, uint64_t count, void *data)
 {
-    struct guest *guest = ctx;
+    struct served *served = ctx;
 
-    if (guest->mode == HELD)
+    if (served->mode == HELD)
         return OB_RAW_LATER;
-    guest->forbidden += guest->mode == FORBIDDEN;
-    if (address < BASE || address - BASE > guest->size || count > guest->size - (address - BASE))
+    served->forbidden += served->mode == FORBIDDEN;
+    if (address < BASE || address - BASE > served->size || count > served->size - (address - BASE))
         return EFAULT;
     if (write)
-        memcpy(guest->memory + (address - BASE), data, count);
+        memcpy(served->memory + (address - BASE), data, count);
     else
-        memcpy(data, guest->memory + (address - BASE), count);
+        memcpy(data, served->memory + (address - BASE), count);
     return 0;
 }
 
-static struct guest *guest_new(struct judge *j)
+static struct served *map_served(struct judge *j)
 {
-    struct guest *guest = judge_alloc(j, sizeof(*guest));
+    struct served *served = judge_alloc(j, sizeof(*served));
 
-    guest->size = 2 * j->facts.page;
-    guest->memory = judge_alloc(j, guest->size);
-    memset(guest->memory, 0x5c, LEN);
-    want_ok(j, map(j, BASE, guest->size, 3, -1, 0), "DMA_MAP without a descriptor");
+    served->size = 2 * j->facts.page;
+    served->memory = judge_alloc(j, served->size);
+    memset(served->memory, 0x5c, LEN);
+    want_ok(j, map(j, BASE, served->size, 3, -1, 0), "DMA_MAP without a descriptor");
     j->raw.dma = serve;
-    j->raw.dma_ctx = guest;
-    return guest;
+    j->raw.dma_ctx = served;
+    return served;
 }
 
-/* The device has asked for the data of a copy, and is stopped before it gets them. */
-static struct guest *stop_in_copy(struct judge *j)
+/* The device has asked for the data of a copy, and is stopped before it gets them; from then on it asks for nothing.
+ * The answer does not wait for the reply: the server may complete the copy first. */
+static struct served *stop_in_copy(struct judge *j)
 {
-    struct guest *guest = guest_new(j);
+    const uint32_t stop[4] = { sizeof(stop), FEATURE_SET | DEVICE_STATE, STOP, UINT32_MAX };
+    struct served *served = map_served(j);
+    uint16_t id;
+    int r;
 
-    guest->mode = HELD;
+    served->mode = HELD;
     device_copy_begin(j, BASE, BASE + j->facts.page, LEN);
     got(j, ob_raw_serve_dma(&j->raw, j->raw.dma_served + 1), "waiting for a DMA_READ");
-    want_ok(j, state_set(j, STOP), "setting the state to STOP while a DMA_READ is not answered");
-    guest->mode = SERVED;
+    id = send_command(j, OB_RAW_FEATURE, 0, stop, sizeof(stop));
+    served->mode = SERVED;
     got(j, ob_raw_answer_later(&j->raw), "answering a DMA_READ");
-    guest->mode = FORBIDDEN;
-    return guest;
+    r = ob_raw_reply(&j->raw, id, OB_RAW_FEATURE, NULL);
+    if (r < 0) /* VU-CON-10 has checks of its own */
+        judge_skip(j, "the server does not take a command while it waits for the reply to one of its own");
+    want_ok(j, r, "setting the state to STOP while a DMA_READ is not answered");
+    served->mode = FORBIDDEN;
+    return served;
 }
 
 static void still_dma(struct judge *j, uint32_t state)
 {
     const struct image found = device_begin(j);
-    struct guest *guest = stop_in_copy(j);
+    struct served *served = stop_in_copy(j);
     struct stream stream = { NULL, 0 };
 
     want_state(j, STOP, "after it was set");
@@ -261,8 +311,8 @@ static void still_dma(struct judge *j, uint32_t state)
         stream_load(j, &stream);
     }
     want_state(j, state, "meanwhile");
-    want(j, guest->forbidden == 0, "the device sent %u DMA commands after it was stopped", guest->forbidden);
-    guest->mode = SERVED;
+    want(j, served->forbidden == 0, "the device sent %u DMA commands after it was stopped", served->forbidden);
+    served->mode = SERVED;
     if (state != STOP)
         state_go(j, STOP);
     device_end(j, &found);
@@ -286,37 +336,42 @@ static void check_dma_resuming(struct judge *j)
 static void check_dma_goes_on(struct judge *j)
 {
     const struct image found = device_begin(j);
-    struct guest *guest = stop_in_copy(j);
+    struct served *served = stop_in_copy(j);
     int result;
 
     want_state(j, STOP, "after it was set");
-    guest->mode = SERVED;
+    served->mode = SERVED;
     state_go(j, RUNNING);
     result = device_copy_end(j);
     want(j, result == 0, "the copy that STOP interrupted failed with %d", result);
-    want(j, memcmp(guest->memory, guest->memory + j->facts.page, LEN) == 0,
+    want(j, memcmp(served->memory, served->memory + j->facts.page, LEN) == 0,
          "the copy that STOP interrupted is not done after RUNNING");
     device_end(j, &found);
 }
 
-/* Memory that the server has mapped itself. */
+/* Memory that the server can map itself. */
 static void check_dma_mapped(struct judge *j)
 {
     const struct image found = device_begin(j);
     const uint32_t len = j->facts.exerciser->max_copy;
-    const uint64_t size = 2 * UINT64_C(65536) + j->facts.page;
-    const int fd = judge_memfd(j, size);
-    uint8_t *memory = judge_mmap(j, fd, size, 0, 3), *then = judge_alloc(j, size);
+    const struct guest_map *to, *from = guest_map(j, GUEST_FROM, 2 * UINT64_C(65536), GUEST_BOTH, true);
+    const struct guest *guest = guest_serve(j);
     struct stream stream = { NULL, 0 };
+    uint8_t *then;
+    unsigned commands;
 
-    want_ok(j, map(j, BASE, size, 3, fd, 0), "DMA_MAP");
-    memset(memory, 0x5c, len);
-    device_copy_begin(j, BASE, BASE + 65536, len);
+    to = guest_map(j, GUEST_TO, from->size, GUEST_BOTH, true);
+    then = judge_alloc(j, to->size);
+    guest_fill(from->bytes, len, 1);
+    device_copy_begin(j, GUEST_FROM, GUEST_TO, len);
     state_go(j, STOP);
-    memcpy(then, memory, size);
+    memcpy(then, to->bytes, to->size);
+    commands = guest->reads + guest->writes;
     state_go(j, STOP_COPY);
     stream_read(j, 1024, &stream);
-    want(j, memcmp(then, memory, size) == 0, "guest memory changed while the device was stopped");
+    want(j, memcmp(then, to->bytes, to->size) == 0, "guest memory changed while the device was stopped");
+    want(j, guest->reads + guest->writes == commands, "the device sent %u DMA commands while it was stopped",
+         guest->reads + guest->writes - commands);
     state_go(j, STOP);
     device_end(j, &found);
 }
@@ -324,13 +379,11 @@ static void check_dma_mapped(struct judge *j)
 static void check_pre_copy_dma(struct judge *j)
 {
     const struct image found = device_begin(j);
-    struct guest *guest = guest_new(j);
-    int result;
+    const struct guest_pair p = guest_pair(j, true);
 
     state_go(j, PRE_COPY);
-    result = device_copy(j, BASE, BASE + j->facts.page, LEN);
-    want(j, result == 0, "a copy in PRE_COPY failed with %d", result);
-    want(j, memcmp(guest->memory, guest->memory + j->facts.page, LEN) == 0, "a copy in PRE_COPY was not done");
+    transfer_ok(j, GUEST_FROM, GUEST_TO, GUEST_LEN, "in PRE_COPY");
+    want(j, guest_filled(p.to->bytes, GUEST_LEN, 1), "a copy in PRE_COPY was not done");
     device_end(j, &found);
 }
 
@@ -382,6 +435,9 @@ const struct check server_migration_still_checks[] = {
     { { "migration-irq-kept", "VU-MIG-10", "an interrupt that was pending at STOP is after it" },
       I,
       check_pending_kept },
+    { { "migration-irq-unmasked", "VU-MIG-10", "an interrupt that was unmasked in STOP is signalled after it" },
+      I,
+      check_unmasked_in_stop },
     { { "migration-dma-goes-on", "VU-MIG-10", "a copy that STOP interrupted is done after it" }, D, check_dma_goes_on },
     { { "migration-irq-pre-copy", "VU-MIG-15", "a device in PRE_COPY interrupts" },
       I | NEED_PRE_COPY,

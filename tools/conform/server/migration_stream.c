@@ -105,7 +105,7 @@ static void check_other_pre_copy(struct judge *j)
     state_go(j, RESUMING);
     want_ok(j, stream_write(j, UINT32_MAX, &stream), "MIG_DATA_WRITE");
     state_go(j, RUNNING);
-    want_image(j, &marked, "loaded with what was read in PRE_COPY and STOP_COPY, the device");
+    want_device(j, &marked, "loaded with what was read in PRE_COPY and STOP_COPY, the device");
     judge_first(j);
     device_end(j, &found);
 }
@@ -122,7 +122,7 @@ static void want_whole(struct judge *j, const struct stream *stream, const struc
     state_go(j, RESUMING);
     want_ok(j, stream_write(j, UINT32_MAX, stream), what);
     want_ok(j, state_set(j, RUNNING), what);
-    want_image(j, marked, what);
+    want_device(j, marked, what);
 }
 
 static void check_new_stream(struct judge *j)
@@ -188,7 +188,7 @@ static void check_goes_on(struct judge *j)
 /* clang-format off: a line or two for each check. */
 #define M NEED_MIGRATION
 const struct check server_migration_stream_checks[] = {
-    { { "migration-same-config", "VU-MIG-36", "its own stream gives a device its configuration space back" },
+    { { "migration-same-config", "VU-MIG-43", "its own stream gives a device its configuration space back" },
       M,
       check_same_config },
     { { "migration-same-memory", "VU-MIG-36", "its own stream gives a device the memory of its BARs back" },
@@ -197,7 +197,7 @@ const struct check server_migration_stream_checks[] = {
     { { "migration-same-registers", "VU-MIG-36", "its own stream gives a device its registers back" },
       M,
       check_same_registers },
-    { { "migration-other-config", "VU-MIG-36", "a second process gets the same configuration space" },
+    { { "migration-other-config", "VU-MIG-43", "a second process gets the same configuration space" },
       M | NEED_SPAWN,
       check_other_config },
     { { "migration-other-memory", "VU-MIG-36", "a second process gets the same memory of BARs" },

@@ -40,7 +40,7 @@ static void reset_logging_writes(struct judge *j)
 }
 
 const struct check server_reset_migration_checks[] = {
-    { { "reset-runs", "VU-RESET-7", "the device interrupts after a reset in STOP" },
+    { { "reset-runs", "VU-RESET-8", "the device interrupts after a reset in STOP" },
       NEED_RESET | NEED_MIGRATION | NEED_INTERRUPT,
       reset_runs },
     { { "reset-logging", "VU-RESET-9", "DMA can be reported after a reset" },
