@@ -5,7 +5,7 @@ import struct
 
 from accesses import READS, WRITES, region
 from mutation import (accept, accepted, both, descriptor, extra_descriptor, field, no_descriptors, padded, poke, refuse,
-                      replies, requests, row)
+                      replies, requests, row, variant)
 from proxy import NO_REPLY
 
 INFO, ASKED = replies("GET_REGION_IO_FDS"), requests("GET_REGION_IO_FDS")
@@ -42,7 +42,6 @@ row("io-fds-reply-flags", both(INFO, accepted), poke(4, "I", 1), "io-fds-head")
 row("io-fds-argsz-by-the-formula", both(FULL, index(BELLS)), poke(0, "I", lambda argsz: argsz + 16), "io-fds-size")
 row("io-fds-argsz-odd", FULL, poke(0, "I", lambda argsz: argsz + 1), "io-fds-size", "io-fds-stride")
 row("io-fds-argsz-of-nothing", EMPTY, poke(0, "I", 56), "io-fds-none")
-row("io-fds-refuses-plain-region", both(INFO, index(2)), refuse(22), "io-fds-none")
 row("io-fds-shadow", both(INFO, accepted), libvfio_user, "io-fds-entry-size")
 
 # Entries.
@@ -84,3 +83,7 @@ row("io-fds-cannot-be-written", both(WRITES, region(BELLS)), refuse(22), "io-fds
 row("io-fds-rings-twice", both(WRITES, region(BELLS)), lambda _, m: [m.copy(flags=NO_REPLY), m], "io-fds-write")
 # The check has to wait until it gives up.
 row("io-fds-other-eventfd", FULL, descriptor(lambda _: os.eventfd(0, os.EFD_NONBLOCK)), "io-fds-signal")
+
+# Left to the server.
+variant("io-fds-refuses-plain-region", both(INFO, index(2)), refuse(22), "io-fds*")
+variant("io-fds-not-at-all", INFO, refuse(95), "io-fds*", "info-payload-large-io-fds")

@@ -27,12 +27,11 @@ row("irq-payload-grows", INFO, longer(b"\0" * 4), "irq-layout")
 row("irq-always-index-0", INFO, poke(8, "I", 0), "irq-index")
 row("irq-eventfd-flag-lost", of(MSIX), poke(4, "I", lambda flags: flags & ~1), "irq-eventfd")
 row("irq-no-eventfds", set_irqs(is_assign), refuse(95), "irq-eventfd")
-row("irq-maskable-flag-lost", of(INTX), poke(4, "I", lambda flags: flags & ~2), "irq-maskable", "irq-intx",
-    server="edu")
+row("irq-maskable-flag-lost", of(INTX), poke(4, "I", lambda flags: flags & ~2), "irq-intx-flags", server="edu")
 row("irq-all-maskable", of(MSIX), poke(4, "I", lambda flags: flags | 2), "irq-maskable")
 row("irq-no-mask", set_irqs(lambda s: s.flags & MASK), refuse(22), "irq-maskable", server="edu")
 row("irq-no-unmask", set_irqs(lambda s: s.flags & UNMASK), refuse(22), "irq-maskable", server="edu")
-row("irq-automasked-flag-lost", of(INTX), poke(4, "I", lambda flags: flags & ~4), "irq-automasked", "irq-intx",
+row("irq-automasked-flag-lost", of(INTX), poke(4, "I", lambda flags: flags & ~4), "irq-automasked", "irq-intx-flags",
     server="edu", timeout=SLOW)
 row("irq-no-second-vector", set_irqs(lambda s: is_assign(s) and s.start == 1), refuse(16), "irq-resize")
 row("irq-second-vector-ousts-first", set_irqs(lambda s: is_assign(s) and s.start == 1), before(disable(MSIX)),

@@ -89,14 +89,15 @@ row("multi-head-over-read", both(ASKED, lambda m: len(m.payload) < 8), padded(by
 row("multi-clips", both(ASKED, lambda m: any(n > 8 for _, _, n, _ in writes(m))),
     other(lambda ws: [(o, r, min(n, 8), d) for o, r, n, d in ws]), "multi-too-wide")
 row("multi-does-those-before", both(ASKED, lambda m: any(n > 8 for _, _, n, _ in writes(m)[1:])),
-    lambda _, m: [other(lambda ws: ws[:1])(_, m.copy(flags=NO_REPLY)), m], "multi-too-wide")
+    lambda _, m: [other(lambda ws: ws[:1])(_, m.copy(flags=NO_REPLY)), m], "multi-too-wide-refused")
 
 # Failures.
 row("multi-goes-on-no-region", both_ways, without(lambda w: w[1] >= REGIONS), "multi-stops-region")
 row("multi-goes-on-beyond", both_ways, without(lambda w: w[1] == CONFIG and w[0] >= 4096), "multi-stops-range")
 row("multi-goes-on-read-only", both_ways, without(lambda w: w[1] == 11), "multi-stops-read-only")
 row("multi-counts-the-bad-one", both(REPLIES, accepted, lambda m: count(m) < count(m.request)),
-    poke(0, "Q", lambda n: n + 1), "multi-stops-region", "multi-stops-range", "multi-stops-read-only")
+    poke(0, "Q", lambda n: n + 1), "multi-failure-counts", "multi-stops-region", "multi-stops-range",
+    "multi-stops-read-only")
 row("multi-first-is-one", both(REPLIES, refused, field("request", 0, "Q", lambda n: n == 2)),
     accept(struct.pack("<Q", 1)), "multi-first-fails")
 row("multi-first-skipped", both_ways, without(lambda w: w[1] >= REGIONS), "multi-first-fails")

@@ -57,9 +57,10 @@ row("read-zero-header-alone", both(READS, where(lambda offset, index, count: cou
 
 # Configuration space.
 row("read-config-half", both(REPLIES, config(lambda offset, count: count > 256)), spoil(256), "read-config-whole")
-row("read-config-refuses-eight", both(READS, config(lambda offset, count: count == 8)), refuse(22),
+row("read-config-refuses-halves", both(READS, config(lambda offset, count: count == 2 and offset == 0x3e)), refuse(22),
     "read-config-aligned")
-row("read-config-low-half", both(REPLIES, config(lambda offset, count: count == 8)), spoil(4), "read-config-aligned")
+row("read-config-low-half", both(REPLIES, config(lambda offset, count: count == 4)), spoil(2), "read-config-aligned")
+row("read-config-refuses-eight", both(READS, config(lambda offset, count: count == 8)), refuse(22), "read-config-odd")
 row("read-config-refuses-odd", both(READS, config(lambda offset, count: offset % min(count, 4) != 0)), refuse(22),
     "read-config-odd")
 row("read-config-rounds", both(READS, config(lambda offset, count: offset % 4 == 3 and count > 1)),

@@ -129,6 +129,7 @@ row("region-descriptor-lost", both(INFO, index(4)), no_descriptors, "region-desc
 row("region-descriptor-of-nothing", both(WITH_FD, index(2)), descriptor(memory(0)), "region-maps")
 row("region-descriptor-not-mappable", both(WITH_FD, index(2)), descriptor(lambda _: os.open("/dev/null", os.O_RDWR)),
     "region-maps")
+row("region-memory-too-short", both(WITH_FD, index(4)), descriptor(memory(0x2000)), "region-sparse-touch")
 row("region-descriptor-for-each-area", both(WITH_FD, index(4)), extra_descriptor, "region-one-descriptor")
 row("region-descriptor-unasked", both(INFO, index(0), accepted), extra_descriptor, "region-no-descriptor")
 row("region-flag-lost", WITH_FD, poke(4, "I", lambda flags: flags & ~4), "region-no-descriptor")

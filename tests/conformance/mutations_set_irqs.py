@@ -3,9 +3,9 @@
 import os
 
 from accesses import write_of
-from interrupts import (BOOL, ERR, EVENTFD, INTX, MASK, MSIX, NONE, REQ, SLOW, TRIGGER, UNMASK, disable, irq_payload,
-                        irq_set, is_assign, is_disable, is_take_away, is_trigger, keep, rewrite, set_irqs, spurious,
-                        swallow)
+from interrupts import (BOOL, ERR, EVENTFD, INTX, MASK, MSIX, NONE, REQ, SLOW, TRIGGER, UNMASK, disable, eventfds,
+                        irq_payload, irq_set, is_assign, is_disable, is_take_away, is_trigger, keep, rewrite, set_irqs,
+                        spurious, swallow)
 from mutation import (accept, any_of, before, both, close, drop, every, longer, posted, posted_request, refuse, replies,
                       requests, row)
 
@@ -120,6 +120,14 @@ def refuse_second_disable(connection, m):
     return m.reply(error=22) if connection.memory["disabled"] > 1 else m
 
 
+def refuse_what_has_none(connection, m):
+    """Only what was assigned can be taken away."""
+    assigned = eventfds(connection, m)
+    if set_irqs(is_take_away)(m) and (irq_set(m).index, irq_set(m).start) not in assigned:
+        return m.reply(error=22)
+    return m
+
+
 def refuse_later_assign(connection, m):
     connection.memory["assigned"] = connection.memory.get("assigned", 0) + 1
     return m.reply(error=28) if connection.memory["assigned"] > 20 else m
@@ -129,7 +137,7 @@ row("set-keeps-what-is-taken-away", set_irqs(is_take_away), accept(), "set-take-
     "set-device-taken-away")
 row("set-takes-all-away", set_irqs(lambda s: is_take_away(s) and s.count == 1),
     rewrite(flags=NONE | TRIGGER, count=0), "set-take-away-one", timeout=SLOW)
-row("set-takes-away-assigned-only", set_irqs(is_take_away), refuse(22), "set-take-never", "set-qemu-msix")
+row("set-takes-away-assigned-only", every, refuse_what_has_none, "set-take-never", "set-qemu-msix")
 row("set-disable-does-nothing", set_irqs(is_disable), accept(), "set-disable", "set-device-disabled")
 row("set-disables-vector-0", set_irqs(is_disable), rewrite(flags=EVENTFD | TRIGGER, count=1), "set-disable")
 row("set-disables-once", set_irqs(is_disable), refuse_second_disable, "set-disable-again")

@@ -3,9 +3,9 @@
 import os
 
 from accesses import write_of
-from interrupts import (BOOL, EVENTFD, INTX, MASK, NONE, SLOW, UNMASK, irq_payload, is_assign, rewrite, set_irqs,
-                        spurious, swallow)
-from mutation import accept, before, every, posted_request, refuse, row
+from interrupts import (BOOL, EVENTFD, INTX, MASK, NONE, SLOW, UNMASK, irq_payload, is_assign, is_trigger, rewrite,
+                        set_irqs, spurious, swallow)
+from mutation import accept, before, every, posted_request, refuse, row, variant
 
 
 def masks(action):
@@ -40,12 +40,15 @@ row("set-unmask-does-nothing", masks(UNMASK), accept(), "set-unmask-due", "set-a
 row("set-mask-counts", masks(MASK | UNMASK), unmask_only_once_for_each_mask, "set-mask-twice", server="edu",
     timeout=SLOW)
 row("set-not-automasked", write_of(0, 0x60, "I"), before(UNMASK_INTX), "set-automasked", server="edu")
-row("set-no-unmask-eventfd", set_irqs(lambda s: s.flags == EVENTFD | UNMASK), refuse(22), "set-unmask-eventfd",
-    "set-qemu-kvm", server="edu")
 row("set-unmask-eventfd-unread", set_irqs(lambda s: s.flags == EVENTFD | UNMASK), swallow, "set-unmask-eventfd",
     "set-qemu-kvm", server="edu", timeout=SLOW)
 row("set-unmask-eventfd-kept", set_irqs(lambda s: s.flags == EVENTFD | UNMASK and not s.nfds), accept(),
     "set-unmask-taken-away", server="edu")
-row("set-no-mask-eventfd", set_irqs(lambda s: s.flags == EVENTFD | MASK), refuse(22), "set-mask-eventfd", server="edu")
 row("set-mask-eventfd-unread", set_irqs(lambda s: s.flags == EVENTFD | MASK), swallow, "set-mask-eventfd",
     server="edu", timeout=SLOW)
+
+# Left to the server.
+variant("set-without-mask-eventfds", set_irqs(lambda s: s.flags & EVENTFD and s.flags & (MASK | UNMASK)), refuse(22),
+        "set*", server="edu")
+variant("set-without-bool", set_irqs(lambda s: s.flags & BOOL), refuse(22), "irq*", "set*", server="edu")
+variant("set-without-loopback", set_irqs(is_trigger), refuse(22), "irq*", "set*", server="edu")

@@ -111,8 +111,8 @@ row("write-posted-size-ends", both(POSTED, lambda m: len(m.payload) < 16), close
 BARS = config(lambda offset, count: 0x10 <= offset < 0x28)
 row("write-config-dwords-only", both(WRITES, BARS, where(lambda offset, index, count: count == 2)), accept(head),
     "write-config-pieces")
-row("write-config-bytes-refused", both(WRITES, config(lambda offset, count: offset == 0x24 and count == 3)), refuse(22),
-    "write-config-pieces")
+row("write-config-three-refused", both(WRITES, config(lambda offset, count: offset == 0x24 and count == 3)), refuse(22),
+    "write-config-three")
 row("write-config-byte-widened", both(WRITES, config(lambda offset, count: offset == 0x27 and count == 1)),
     posted_before(lambda offset, index, data: (offset & ~3, index, b"\xfe\xfe\xfe")), "write-config-byte",
     "write-config-pieces")

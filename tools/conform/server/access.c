@@ -154,6 +154,27 @@ struct areas *find_areas(struct judge *j)
     return areas;
 }
 
+/* What an NVMe controller has clients map is doorbells (class 1, subclass 8). */
+bool has_doorbells(struct judge *j)
+{
+    return config_read(j, 0x0a, 2) == 0x0108;
+}
+
+struct areas *find_memory(struct judge *j)
+{
+    struct areas *areas = find_areas(j);
+    unsigned n = 0;
+
+    if (areas->n > 0 && has_doorbells(j))
+        areas->n = 0;
+    for (unsigned i = 0; i < areas->n; i++) {
+        if (j->facts.region[areas->at[i].region].by_message)
+            areas->at[n++] = areas->at[i];
+    }
+    areas->n = n;
+    return areas;
+}
+
 void area_map(struct judge *j, struct area *a)
 {
     int prot = (a->flags & VFIO_REGION_INFO_FLAG_READ ? PROT_READ : 0) |
@@ -192,10 +213,13 @@ void area_store(struct judge *j, const struct area *a, uint64_t offset, const vo
          (unsigned long long)(a->offset + offset), strerror(err));
 }
 
-bool area_keeps(struct judge *j, const struct area *a, uint64_t offset, size_t size)
+/* Stores the complement of what is there, calls `load`, and puts it back: whether what was loaded is that. */
+static bool keeps(struct judge *j, const struct area *a, uint64_t offset, size_t size,
+                  bool (*load)(struct judge *j, const struct area *a, uint64_t offset, size_t size, uint8_t *to))
 {
     const uint32_t both = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
     uint8_t was[8], other[8], is[8];
+    bool loaded;
 
     if ((a->flags & both) != both)
         return false;
@@ -203,9 +227,30 @@ bool area_keeps(struct judge *j, const struct area *a, uint64_t offset, size_t s
     for (size_t i = 0; i < size; i++)
         other[i] = (uint8_t)~was[i];
     area_store(j, a, offset, other, size);
-    area_load(j, a, offset, is, size);
+    loaded = load(j, a, offset, size, is);
     area_store(j, a, offset, was, size);
-    return memcmp(is, other, size) == 0;
+    return loaded && memcmp(is, other, size) == 0;
+}
+
+static bool from_memory(struct judge *j, const struct area *a, uint64_t offset, size_t size, uint8_t *to)
+{
+    area_load(j, a, offset, to, size);
+    return true;
+}
+
+static bool by_message(struct judge *j, const struct area *a, uint64_t offset, size_t size, uint8_t *to)
+{
+    return region_read(j, a->region, a->offset + offset, to, (uint32_t)size) == 0;
+}
+
+bool area_keeps(struct judge *j, const struct area *a, uint64_t offset, size_t size)
+{
+    return keeps(j, a, offset, size, from_memory);
+}
+
+bool area_shows(struct judge *j, const struct area *a, uint64_t offset, size_t size)
+{
+    return keeps(j, a, offset, size, by_message);
 }
 
 /* --- Places that checks may write -------------------------------------------------------------------------------- */
@@ -261,7 +306,7 @@ static void add_registers(struct judge *j, struct places *places)
 
 static void add_memory(struct judge *j, struct places *places)
 {
-    struct areas *areas = find_areas(j);
+    struct areas *areas = find_memory(j);
 
     for (unsigned i = 0; i < areas->n && places->n < MAX_PLACES; i++) {
         struct area *a = &areas->at[i];
@@ -270,7 +315,7 @@ static void add_memory(struct judge *j, struct places *places)
         if (a->size < 8)
             continue;
         area_map(j, a);
-        if (!area_keeps(j, a, 0, 8))
+        if (!area_keeps(j, a, 0, 8) || !area_shows(j, a, 0, 8))
             continue;
         p = add_place(places, a->region, a->offset, 8);
         p->memory = true;

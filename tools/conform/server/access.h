@@ -2,8 +2,8 @@
  * checks of VU-REG, VU-RD, VU-WR and VU-MULTI have in common.
  *
  * Nobody knows what an unknown device's registers do, so checks write at places only: a byte of configuration space
- * that keeps what is written to it, memory that clients map, and registers of known devices that only keep their
- * value. What was there is put back. */
+ * that keeps what is written to it, memory that clients map and that is no doorbell, and registers of known devices
+ * that only keep their value. What was there is put back. */
 #ifndef CONFORM_ACCESS_H
 #define CONFORM_ACCESS_H
 
@@ -59,6 +59,10 @@ struct areas {
 
 /* All of the device that lie in their regions and come with a descriptor. */
 struct areas *find_areas(struct judge *j);
+/* Those of them that can be reached by message too, as all should, and are no doorbells: checks of anything but VU-RD-4
+ * and VU-WR-4 leave the others alone. */
+struct areas *find_memory(struct judge *j);
+bool has_doorbells(struct judge *j);
 /* Maps it, for the accesses that its region allows. */
 void area_map(struct judge *j, struct area *a);
 /* Loads and stores through the mapping, at most 4096 bytes. They end the check where plain ones would raise SIGBUS. */
@@ -66,6 +70,8 @@ void area_load(struct judge *j, const struct area *a, uint64_t offset, void *to,
 void area_store(struct judge *j, const struct area *a, uint64_t offset, const void *from, size_t size);
 /* Whether up to 8 bytes there keep what is stored through the mapping; they are put back. */
 bool area_keeps(struct judge *j, const struct area *a, uint64_t offset, size_t size);
+/* And whether REGION_READ shows it. */
+bool area_shows(struct judge *j, const struct area *a, uint64_t offset, size_t size);
 
 /* --- Places that checks may write -------------------------------------------------------------------------------- */
 

@@ -70,8 +70,10 @@ extern const struct check *const server_checks[]; /* ends with NULL */
 struct region_facts {
     uint32_t flags, argsz; /* argsz: to ask with for everything */
     uint64_t size, offset;
+    bool by_message; /* its memory that can be mapped is reached by REGION_READ and REGION_WRITE too, as it should be */
     unsigned areas;
     uint64_t area_offset, area_size; /* of the first that can be mapped; the region itself if all can */
+    bool io_fds;                     /* GET_REGION_IO_FDS is answered */
 };
 
 /* What the server said of itself when it was first asked. */
@@ -82,6 +84,7 @@ struct facts {
     uint32_t device_flags, regions, irqs;
     struct region_facts region[MAX_REGIONS];
     struct vfio_irq_info irq[16];
+    uint32_t loopback; /* bit n: SET_IRQS triggers interrupts of type n (irqs.h) */
     unsigned mappable; /* region index, if has & NEED_MAPPABLE */
     uint16_t vendor, device;
     const struct exerciser *exerciser; /* NULL: the device is not known */
@@ -151,6 +154,8 @@ void want_refused(struct judge *j, int result, const char *what);
 /* Refused with that errno. Any other is met with advice, unless it is EEXIST, the only one that the protocol's text
  * names. */
 void want_error(struct judge *j, int result, int error, const char *what);
+/* Refused, and EINVAL is advised, or answered within an argsz that has no room for all. */
+void want_no_more(struct judge *j, int result, const struct ob_raw_message *reply, uint32_t argsz, const char *what);
 /* Refused, or the connection was closed, after which it is made and negotiated anew. */
 void want_refused_or_closed(struct judge *j, int result, const char *what);
 void want_closed(struct judge *j, const char *what);

@@ -55,8 +55,7 @@ static void info_reset_flag(struct judge *j)
     bool flag = j->facts.device_flags & VFIO_DEVICE_FLAGS_RESET;
     int r = call(j, OB_RAW_RESET, NULL, 0, NULL, 0, NULL);
 
-    want(j, flag == (r == 0), "VFIO_DEVICE_FLAGS_RESET is %s, but DEVICE_RESET %s", flag ? "set" : "clear",
-         r == 0 ? "succeeds" : "is refused");
+    want(j, !flag || r == 0, "VFIO_DEVICE_FLAGS_RESET is set, and DEVICE_RESET is refused");
 }
 
 static void info_regions(struct judge *j)
@@ -67,13 +66,22 @@ static void info_regions(struct judge *j)
 
 static void info_irqs(struct judge *j)
 {
-    want(j, j->facts.irqs >= VFIO_PCI_NUM_IRQS, "num_irqs is %u, wanted %u or more", j->facts.irqs, VFIO_PCI_NUM_IRQS);
+    const uint32_t least = VFIO_PCI_MSIX_IRQ_INDEX + 1;
+
+    want(j, j->facts.irqs >= least, "num_irqs is %u, wanted %u or more", j->facts.irqs, least);
+    if (j->facts.irqs < VFIO_PCI_NUM_IRQS)
+        judge_advise(j, "num_irqs is %u; all others say %u or more", j->facts.irqs, VFIO_PCI_NUM_IRQS);
 }
 
 static void info_argsz_small(struct judge *j)
 {
-    want_error(j, ask(j, 15, 16, NULL), EINVAL, "GET_INFO with argsz 15");
-    want_error(j, ask(j, 0, 16, NULL), EINVAL, "GET_INFO with argsz 0");
+    struct ob_raw_message *m = NULL;
+    int r;
+
+    r = ask(j, 15, 16, &m);
+    want_no_more(j, r, m, 15, "GET_INFO with argsz 15");
+    r = ask(j, 0, 16, &m);
+    want_no_more(j, r, m, 0, "GET_INFO with argsz 0");
 }
 
 /* --- More room, and more payload, than the structure needs ------------------------------------------------------- */
@@ -92,65 +100,78 @@ static void info_argsz_large(struct judge *j)
     }
 }
 
+/* A server that takes the excess for the next message is judged by others: each request has a connection of its own. */
 static void info_payload_large(struct judge *j)
 {
     want_ok(j, ask(j, 20, 20, NULL), "GET_INFO with 20 bytes of payload");
+    judge_reconnect(j);
     want_ok(j, ask(j, 4080, 4080, NULL), "GET_INFO with 4080 bytes of payload");
+    judge_reconnect(j);
     want_ok(j, ask(j, 4096, 4096, NULL), "GET_INFO with 4096 bytes of payload");
 }
 
-/* Every index is asked for with `size` bytes of payload; the answer has the index. */
+/* Every index is asked for with `size` bytes of payload, `apart`: over connections of their own; the answer has the
+ * index. */
 static void every_index(struct judge *j, uint16_t command, const char *name, uint32_t count, uint32_t argsz,
-                        size_t size)
+                        size_t size, bool apart)
 {
     for (uint32_t i = 0; i < count; i++) {
         struct ob_raw_message *m;
         char what[96];
 
+        if (apart)
+            judge_reconnect(j);
         snprintf(what, sizeof(what), "%s of index %u with argsz %u and %zu bytes of payload", name, i, argsz, size);
         want_ok(j, ask_index(j, command, i, argsz, size, &m), what);
         want(j, field32(j, m, 8) == i, "%s: the answer is of index %u", what, field32(j, m, 8));
     }
 }
 
+/* All on one connection, as SPDK does it. */
 static void info_spdk(struct judge *j)
 {
-    every_index(j, OB_RAW_GET_REGION_INFO, "GET_REGION_INFO", regions(j), 4080, 4080);
+    const uint32_t info[4] = { sizeof(info) };
+
+    bool lost = ask_index(j, OB_RAW_GET_REGION_INFO, 0, 4080, 4080, NULL) == 0 &&
+                ob_raw_call(&j->raw, OB_RAW_GET_INFO, info, sizeof(info), NULL, 0, NULL) < 0;
+
+    judge_reconnect(j);
+    if (lost)
+        judge_skip(j, "what is behind the fields of a command is taken for the next message");
+    every_index(j, OB_RAW_GET_REGION_INFO, "GET_REGION_INFO", regions(j), 4080, 4080, false);
 }
 
 static void info_payload_region(struct judge *j)
 {
-    every_index(j, OB_RAW_GET_REGION_INFO, "GET_REGION_INFO", regions(j), 32, 33);
-    every_index(j, OB_RAW_GET_REGION_INFO, "GET_REGION_INFO", regions(j), 4096, 4096);
+    every_index(j, OB_RAW_GET_REGION_INFO, "GET_REGION_INFO", regions(j), 32, 33, true);
+    every_index(j, OB_RAW_GET_REGION_INFO, "GET_REGION_INFO", regions(j), 4096, 4096, true);
 }
 
 static void info_argsz_region(struct judge *j)
 {
-    every_index(j, OB_RAW_GET_REGION_INFO, "GET_REGION_INFO", regions(j), 0xffffffff, 32);
+    every_index(j, OB_RAW_GET_REGION_INFO, "GET_REGION_INFO", regions(j), 0xffffffff, 32, false);
 }
 
 static void info_payload_irq(struct judge *j)
 {
-    every_index(j, OB_RAW_GET_IRQ_INFO, "GET_IRQ_INFO", irq_types(j), 16, 17);
-    every_index(j, OB_RAW_GET_IRQ_INFO, "GET_IRQ_INFO", irq_types(j), 4096, 4096);
+    every_index(j, OB_RAW_GET_IRQ_INFO, "GET_IRQ_INFO", irq_types(j), 16, 17, true);
+    every_index(j, OB_RAW_GET_IRQ_INFO, "GET_IRQ_INFO", irq_types(j), 4096, 4096, true);
 }
 
 static void info_argsz_irq(struct judge *j)
 {
-    every_index(j, OB_RAW_GET_IRQ_INFO, "GET_IRQ_INFO", irq_types(j), 0xffffffff, 16);
+    every_index(j, OB_RAW_GET_IRQ_INFO, "GET_IRQ_INFO", irq_types(j), 0xffffffff, 16, false);
 }
 
 static void info_payload_io_fds(struct judge *j)
 {
-    struct ob_raw_message *m;
-
     for (uint32_t i = 0; i < regions(j); i++) {
         char what[96];
 
-        if (ask_index(j, OB_RAW_GET_REGION_IO_FDS, i, 4096, 16, &m) != 0)
+        if (!j->facts.region[i].io_fds)
             continue;
         snprintf(what, sizeof(what), "GET_REGION_IO_FDS of region %u with 4096 bytes of payload", i);
-        want_ok(j, ask_index(j, OB_RAW_GET_REGION_IO_FDS, i, 4096, 4096, &m), what);
+        want_ok(j, ask_index(j, OB_RAW_GET_REGION_IO_FDS, i, 4096, 4096, NULL), what);
         return;
     }
     judge_skip(j, "GET_REGION_IO_FDS is refused for every region");
@@ -326,10 +347,12 @@ static void info_constant_irq(struct judge *j)
 const struct check server_info_checks[] = {
     { { "info-layout", "VU-INFO-2", "GET_INFO answers the structure and says its size in argsz" }, 0, info_layout },
     { { "info-pci", "VU-INFO-3", "the device is a PCI device" }, 0, info_pci },
-    { { "info-reset-flag", "VU-INFO-4", "the RESET flag says whether DEVICE_RESET works" }, 0, info_reset_flag },
+    { { "info-reset-flag", "VU-INFO-4", "DEVICE_RESET works if the flag RESET says so" }, 0, info_reset_flag },
     { { "info-regions", "VU-INFO-5", "there are at least 9 regions" }, 0, info_regions },
-    { { "info-irqs", "VU-INFO-6", "there are at least 5 interrupt types" }, 0, info_irqs },
-    { { "info-argsz-small", "VU-INFO-7", "an argsz below 16 is refused with EINVAL" }, 0, info_argsz_small },
+    { { "info-irqs", "VU-INFO-6", "there are at least 3 interrupt types" }, 0, info_irqs },
+    { { "info-argsz-small", "VU-INFO-7", "an argsz below 16 is refused, or answered with no more" },
+      0,
+      info_argsz_small },
     { { "info-argsz-large", "VU-INFO-8", "a larger argsz is accepted" }, 0, info_argsz_large },
     { { "info-argsz-large-region", "VU-INFO-8", "a larger argsz of GET_REGION_INFO is accepted" },
       0,

@@ -69,9 +69,16 @@ static void irq_unused(struct judge *j)
 
 static void irq_argsz_small(struct judge *j)
 {
-    want_error(j, ask(j, 0, 15, 16, NULL), EINVAL, "GET_IRQ_INFO with argsz 15");
-    want_error(j, ask(j, 0, 12, 16, NULL), EINVAL, "GET_IRQ_INFO with argsz 12");
-    want_error(j, ask(j, 0, 0, 16, NULL), EINVAL, "GET_IRQ_INFO with argsz 0");
+    static const uint32_t small[] = { 15, 12, 0 };
+
+    for (size_t i = 0; i < sizeof(small) / sizeof(*small); i++) {
+        struct ob_raw_message *m = NULL;
+        int r = ask(j, 0, small[i], 16, &m);
+        char what[64];
+
+        snprintf(what, sizeof(what), "GET_IRQ_INFO with argsz %u", small[i]);
+        want_no_more(j, r, m, small[i], what);
+    }
 }
 
 static void irq_argsz_large(struct judge *j)
@@ -86,6 +93,7 @@ static void irq_argsz_large(struct judge *j)
 static void irq_payload_large(struct judge *j)
 {
     want_ok(j, ask(j, 0, 20, 20, NULL), "GET_IRQ_INFO with 20 bytes of payload");
+    judge_reconnect(j); /* as in info.c */
     want_ok(j, ask(j, 0, 4096, 4096, NULL), "GET_IRQ_INFO with 4096 bytes of payload");
 }
 
@@ -132,26 +140,32 @@ static void irq_eventfd(struct judge *j)
             continue;
         set.fds = irqs_eventfds(j, count);
         r = irqs_set(j, &set);
-        want(j, flag == (r == 0), "index %u: VFIO_IRQ_INFO_EVENTFD is %s, but an eventfd is %s%s", i,
-             flag ? "set" : "clear", r == 0 ? "taken" : "refused: ", r == 0 ? "" : strerror(r));
+        want(j, !flag || r == 0, "index %u: VFIO_IRQ_INFO_EVENTFD is set, and an eventfd is refused", i);
+        if (!flag && r == 0)
+            judge_advise(j, "index %u: VFIO_IRQ_INFO_EVENTFD is clear, and an eventfd is taken", i);
     }
 }
 
 static void irq_maskable(struct judge *j)
 {
+    bool any = false;
+
     for (uint32_t i = 0; i < types(j); i++) {
         const bool flag = j->facts.irq[i].flags & VFIO_IRQ_INFO_MASKABLE;
         static const uint32_t actions[] = { MASK, UNMASK };
 
-        if (j->facts.irq[i].count == 0)
+        if (j->facts.irq[i].count == 0 || !flag)
             continue;
         for (unsigned a = 0; a < 2; a++) {
             int r = irqs_set(j, &(struct irq_set){ .flags = NONE | actions[a], .index = i, .count = 1 });
 
-            want(j, flag == (r == 0), "index %u: VFIO_IRQ_INFO_MASKABLE is %s, but %s %s%s", i, flag ? "set" : "clear",
-                 a == 0 ? "MASK" : "UNMASK", r == 0 ? "succeeds" : "fails: ", r == 0 ? "" : strerror(r));
+            want(j, r == 0, "index %u: VFIO_IRQ_INFO_MASKABLE is set, and %s is refused", i,
+                 a == 0 ? "MASK" : "UNMASK");
         }
+        any = true;
     }
+    if (!any)
+        judge_skip(j, "no interrupt type is MASKABLE");
 }
 
 /* Of every type that can be tried: an interrupt that comes once until it is unmasked has masked itself. */
@@ -191,19 +205,21 @@ static void irq_resize(struct judge *j)
 
 static void irq_intx(struct judge *j)
 {
-    const struct vfio_irq_info *intx = &j->facts.irq[INTX];
-    const uint32_t flags = VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED;
+    want(j, j->facts.irq[INTX].count == 1, "INTx has count %u, wanted 1", j->facts.irq[INTX].count);
+}
 
-    want(j, intx->count == 1, "INTx has count %u, wanted 1", intx->count);
-    want(j, (intx->flags & flags) == flags, "INTx has flags %#x, wanted MASKABLE (2) and AUTOMASKED (4) among them",
-         intx->flags);
+static void irq_intx_flags(struct judge *j)
+{
+    const uint32_t wanted = VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED, flags = j->facts.irq[INTX].flags;
+
+    want(j, (flags & wanted) == wanted, "INTx has flags %#x, wanted MASKABLE (2) and AUTOMASKED (4) among them", flags);
 }
 
 const struct check server_irq_checks[] = {
     { { "irq-layout", "VU-IRQ-2", "GET_IRQ_INFO answers 16 bytes and says so in argsz" }, 0, irq_layout },
     { { "irq-index", "VU-IRQ-2", "the reply has the request's index" }, 0, irq_index },
-    { { "irq-eventfd", "VU-IRQ-3", "the EVENTFD flag says whether eventfds are taken" }, 0, irq_eventfd },
-    { { "irq-maskable", "VU-IRQ-4", "the MASKABLE flag says whether MASK and UNMASK are taken" }, 0, irq_maskable },
+    { { "irq-eventfd", "VU-IRQ-3", "a type with the flag EVENTFD takes eventfds" }, 0, irq_eventfd },
+    { { "irq-maskable", "VU-IRQ-4", "a type with the flag MASKABLE takes MASK and UNMASK" }, 0, irq_maskable },
     { { "irq-automasked", "VU-IRQ-5", "an interrupt that masks itself is AUTOMASKED" },
       NEED_INTERRUPT,
       irq_automasked },
@@ -212,8 +228,9 @@ const struct check server_irq_checks[] = {
       irq_resize },
     { { "irq-beyond", "VU-IRQ-7", "an index at or above num_irqs fails with EINVAL" }, 0, irq_beyond },
     { { "irq-unused", "VU-IRQ-8", "every index below num_irqs is answered" }, 0, irq_unused },
-    { { "irq-argsz-small", "VU-IRQ-9", "an argsz below 16 fails with EINVAL" }, 0, irq_argsz_small },
-    { { "irq-intx", "VU-IRQ-10", "INTx has count 1 and is MASKABLE and AUTOMASKED" }, NEED_INTX, irq_intx },
+    { { "irq-argsz-small", "VU-IRQ-9", "an argsz below 16 is refused, or answered with no more" }, 0, irq_argsz_small },
+    { { "irq-intx", "VU-IRQ-10", "INTx has count 1" }, NEED_INTX, irq_intx },
+    { { "irq-intx-flags", "VU-IRQ-12", "INTx is MASKABLE and AUTOMASKED" }, NEED_INTX, irq_intx_flags },
     { { "irq-argsz-large", "VU-INFO-8", "GET_IRQ_INFO takes a larger argsz" }, 0, irq_argsz_large },
     { { "irq-payload-large", "VU-INFO-8", "GET_IRQ_INFO takes more payload than it has fields" },
       0,

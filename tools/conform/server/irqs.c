@@ -44,8 +44,10 @@ void irqs_do(struct judge *j, uint32_t action, uint32_t index, uint32_t start, u
 void irqs_bool(struct judge *j, uint32_t action, uint32_t index, uint32_t start, uint32_t count, const uint8_t *data)
 {
     const struct irq_set set = { BOOL | action, index, start, count, .data = data, .size = count };
+    char text[160];
 
-    irqs_done(j, &set);
+    if (got(j, irqs_set(j, &set), describe(&set, text, sizeof(text))) != 0)
+        judge_skip(j, "%s is refused", text);
 }
 
 void irqs_assign(struct judge *j, uint32_t index, uint32_t start, uint32_t count, const int *fds)
@@ -65,8 +67,24 @@ void irqs_disable(struct judge *j, uint32_t index)
     irqs_do(j, TRIGGER, index, 0, 0);
 }
 
+void irqs_needs_loopback(struct judge *j, uint32_t index)
+{
+    if (!(j->facts.loopback & 1u << index))
+        judge_skip(j, "SET_IRQS with DATA_NONE and ACTION_TRIGGER is not taken for index %u", index);
+}
+
+void irqs_needs_masks(struct judge *j, uint32_t index)
+{
+    const struct irq_set unmask = { .flags = NONE | UNMASK, .index = index, .count = 1 };
+
+    if (!(j->facts.irq[index].flags & VFIO_IRQ_INFO_MASKABLE) &&
+        got(j, irqs_set(j, &unmask), "SET_IRQS with DATA_NONE and ACTION_UNMASK") != 0)
+        judge_skip(j, "index %u is not MASKABLE", index);
+}
+
 void irqs_trigger(struct judge *j, uint32_t index, uint32_t start, uint32_t count)
 {
+    irqs_needs_loopback(j, index);
     irqs_do(j, TRIGGER, index, start, count);
     if (j->facts.irq[index].flags & VFIO_IRQ_INFO_AUTOMASKED)
         irqs_do(j, UNMASK, index, start, count);
@@ -78,6 +96,7 @@ static bool usable(const struct judge *j, uint32_t index, unsigned least, bool a
     const struct vfio_irq_info *irq = &j->facts.irq[index];
 
     return irq->count >= least && irq->flags & VFIO_IRQ_INFO_EVENTFD &&
+           (j->facts.loopback == 0 || j->facts.loopback & 1u << index) &&
            (!(irq->flags & VFIO_IRQ_INFO_NORESIZE) || irq->count == 1 ||
             (at_once && irq->count <= j->facts.max_msg_fds && irq->count <= MOST_VECTORS));
 }
@@ -120,6 +139,48 @@ void irqs_enable(struct judge *j, uint32_t index)
     config_write(j, 0x04, 2, 7);
     if ((index == MSI && config_capability(j, 0x05) != 0) || (index == MSIX && config_capability(j, 0x11) != 0))
         device_messages(j, index, true);
+}
+
+/* Whether it is done is for other checks to judge. */
+static void try_write(struct judge *j, uint32_t offset, uint32_t value)
+{
+    struct {
+        struct ob_raw_region access;
+        uint32_t value;
+    } request = { { .offset = offset, .region = VFIO_PCI_CONFIG_REGION_INDEX, .count = 2 }, value };
+
+    (void)call(j, OB_RAW_REGION_WRITE, &request, sizeof(request.access) + 2, NULL, 0, NULL);
+}
+
+static int assign_and_trigger(struct judge *j, uint32_t index, uint32_t count)
+{
+    const uint32_t assign[5] = { sizeof(assign), EVENTFD | TRIGGER, index, 0, count };
+    const uint32_t trigger[5] = { sizeof(trigger), NONE | TRIGGER, index, 0, 1 };
+    int r = ob_raw_call(&j->raw, OB_RAW_SET_IRQS, assign, sizeof(assign), irqs_eventfds(j, count), count, NULL);
+
+    return r != 0 ? r : ob_raw_call(&j->raw, OB_RAW_SET_IRQS, trigger, sizeof(trigger), NULL, 0, NULL);
+}
+
+int irqs_loopback(struct judge *j, uint32_t index)
+{
+    const struct vfio_irq_info *irq = &j->facts.irq[index];
+    const uint32_t count = irq->flags & VFIO_IRQ_INFO_NORESIZE ? irq->count : 1;
+    const uint32_t at = index == MSI ? config_capability(j, 0x05) : index == MSIX ? config_capability(j, 0x11) : 0;
+    const uint32_t command = config_read(j, 0x04, 2), control = at != 0 ? config_read(j, at + 2, 2) : 0;
+    int r;
+
+    if (irq->count == 0 || !(irq->flags & VFIO_IRQ_INFO_EVENTFD) || count > irqs_at_once(j))
+        return ENOTSUP;
+    try_write(j, 0x04, 7);
+    if (at != 0)
+        try_write(j, at + 2, control | (index == MSI ? 1 : 0x8000));
+    r = assign_and_trigger(j, index, count);
+    if (r < 0)
+        return r;
+    if (at != 0)
+        try_write(j, at + 2, control);
+    try_write(j, 0x04, command);
+    return r;
 }
 
 void irqs_on(struct judge *j, uint32_t index)

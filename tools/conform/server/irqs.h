@@ -1,8 +1,8 @@
 /* irqs.h: SET_IRQS as checks send it, and the interrupts that they try it on.
  *
- * Two things make an interrupt happen: SET_IRQS itself, on any server (loopback, VU-SET-13), and a device that is known
- * (exerciser.h). Loopback interrupts as the device would: so bus mastering and MSI or MSI-X are on first, and an
- * interrupt that masks itself is unmasked after. */
+ * Two things make an interrupt happen: SET_IRQS itself, on any server that takes it (loopback, VU-SET-13), and a device
+ * that is known (exerciser.h). Loopback interrupts as the device would: so bus mastering and MSI or MSI-X are on first,
+ * and an interrupt that masks itself is unmasked after. */
 #ifndef CONFORM_IRQS_H
 #define CONFORM_IRQS_H
 
@@ -39,15 +39,22 @@ void irqs_invalid(struct judge *j, const struct irq_set *set);
 
 /* What is needed most. All have to succeed. */
 void irqs_do(struct judge *j, uint32_t action, uint32_t index, uint32_t start, uint32_t count); /* DATA_NONE */
-void irqs_bool(struct judge *j, uint32_t action, uint32_t index, uint32_t start, uint32_t count, const uint8_t *data);
 void irqs_assign(struct judge *j, uint32_t index, uint32_t start, uint32_t count, const int *fds);
 void irqs_take_away(struct judge *j, uint32_t index, uint32_t start, uint32_t count);
 void irqs_disable(struct judge *j, uint32_t index);
-/* Loopback. */
+/* DATA_BOOL, which skips the check if it is refused: not every type supports every combination of data and action. */
+void irqs_bool(struct judge *j, uint32_t action, uint32_t index, uint32_t start, uint32_t count, const uint8_t *data);
+/* Loopback. The check is skipped if the server refused it in the survey, as it may. */
 void irqs_trigger(struct judge *j, uint32_t index, uint32_t start, uint32_t count);
+void irqs_needs_loopback(struct judge *j, uint32_t index);
+/* Skips the check if MASK and UNMASK are refused, as they may be for a type that is not MASKABLE. */
+void irqs_needs_masks(struct judge *j, uint32_t index);
+/* For the survey: tries it on vector 0 of a type. 0: it is taken; an errno; or < 0, as the raw client says. */
+int irqs_loopback(struct judge *j, uint32_t index);
 
-/* Interrupt types; the check is skipped if there is none: with one vector or more, which can be assigned alone; with
- * two or more, which are assigned together; with two or more, which can be assigned one by one. */
+/* Interrupt types, with loopback if any has it; the check is skipped if there is none: with one vector or more, which
+ * can be assigned alone; with two or more, which are assigned together; with two or more, which can be assigned one by
+ * one. */
 uint32_t irqs_any(struct judge *j);
 uint32_t irqs_several(struct judge *j);
 uint32_t irqs_growing(struct judge *j);

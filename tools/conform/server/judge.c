@@ -100,6 +100,15 @@ void want_error(struct judge *j, int result, int error, const char *what)
                  strerror(error));
 }
 
+void want_no_more(struct judge *j, int result, const struct ob_raw_message *reply, uint32_t argsz, const char *what)
+{
+    if (got(j, result, what) != 0)
+        want_error(j, result, EINVAL, what);
+    else
+        want(j, reply->size <= argsz, "%s: a payload of %u bytes, wanted at most %u or a refusal", what, reply->size,
+             argsz);
+}
+
 void want_refused_or_closed(struct judge *j, int result, const char *what)
 {
     if (result == -ENOTCONN) {

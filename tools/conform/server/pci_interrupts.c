@@ -21,6 +21,14 @@ static int intx(struct judge *j)
     return irqs_ready(j, INTX)[0];
 }
 
+/* The same, and it can be unmasked. */
+static int intx_with_masks(struct judge *j)
+{
+    device_needs(j, INTX);
+    irqs_needs_masks(j, INTX);
+    return intx(j);
+}
+
 static void command(struct judge *j, uint32_t value)
 {
     config_write(j, COMMAND, 2, value);
@@ -30,7 +38,7 @@ static void command(struct judge *j, uint32_t value)
 
 static void pci_intx_level(struct judge *j)
 {
-    const int fd = intx(j);
+    const int fd = intx_with_masks(j);
 
     device_raise(j, INTX, 0);
     want_one(j, fd, "INTx was raised");
@@ -43,7 +51,7 @@ static void pci_intx_level(struct judge *j)
 
 static void pci_intx_cleared(struct judge *j)
 {
-    const int fd = intx(j);
+    const int fd = intx_with_masks(j);
 
     device_raise(j, INTX, 0);
     want_signal(j, fd, "INTx was raised");
@@ -58,7 +66,7 @@ static void pci_intx_cleared(struct judge *j)
 /* QEMU without KVM: the guest's write that clears the cause is posted, and UNMASK comes behind it. */
 static void pci_intx_qemu(struct judge *j)
 {
-    const int fd = intx(j);
+    const int fd = intx_with_masks(j);
 
     for (unsigned i = 0; i < 3; i++) {
         device_raise(j, INTX, 0);
@@ -93,7 +101,7 @@ static void pci_intx_disable_high(struct judge *j)
 
 static void pci_intx_disable_unmask(struct judge *j)
 {
-    const int fd = intx(j);
+    const int fd = intx_with_masks(j);
 
     device_raise(j, INTX, 0);
     want_signal(j, fd, "INTx was raised");

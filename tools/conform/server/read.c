@@ -23,30 +23,36 @@ static void fails(struct judge *j, uint32_t region, uint64_t offset, uint32_t co
     want_error(j, ask(j, region, offset, count, NULL), EINVAL, name(what, region, offset, count));
 }
 
-/* Some reads that every server answers, of configuration space, and of every region that can be mapped. */
-static void each_good(struct judge *j, void (*check)(struct judge *j, uint32_t region, uint64_t offset, uint32_t count,
-                                                     const struct ob_raw_message *m))
+typedef void check_reply(struct judge *j, uint32_t region, uint64_t offset, uint32_t count,
+                         const struct ob_raw_message *m);
+
+static void good(struct judge *j, uint32_t region, uint64_t offset, uint32_t count, check_reply *check)
 {
-    static const uint16_t counts[] = { 1, 2, 4, 8, 3, 64, 256 };
-    const struct areas *areas = find_areas(j);
     struct ob_raw_message *m;
     char what[96];
 
+    want_ok(j, ask(j, region, offset, count, &m), name(what, region, offset, count));
+    check(j, region, offset, count, m);
+}
+
+/* Some reads that every server answers: of configuration space, as guests and QEMU read it, and of memory that can be
+ * mapped. */
+static void each_good(struct judge *j, check_reply *check)
+{
+    static const uint16_t of_config[] = { 1, 2, 4, 256 }, of_memory[] = { 1, 2, 4, 8, 3, 64, 256 };
+    const struct areas *areas = find_memory(j);
+
     reset(j);
-    for (unsigned i = 0; i < sizeof(counts) / sizeof(*counts); i++) {
-        const uint32_t count = counts[i];
-        const uint64_t config = 256 - count;
+    for (unsigned i = 0; i < sizeof(of_config) / sizeof(*of_config); i++)
+        good(j, CONFIG, 256 - of_config[i], of_config[i], check);
+    for (unsigned k = 0; k < areas->n; k++) {
+        const struct area *a = &areas->at[k];
 
-        want_ok(j, ask(j, CONFIG, config, count, &m), name(what, CONFIG, config, count));
-        check(j, CONFIG, config, count, m);
-        for (unsigned k = 0; k < areas->n; k++) {
-            const struct area *a = &areas->at[k];
-
-            if (a->size < count || !(a->flags & VFIO_REGION_INFO_FLAG_READ))
-                continue;
-            want_ok(j, ask(j, a->region, a->offset + a->size - count, count, &m),
-                    name(what, a->region, a->offset + a->size - count, count));
-            check(j, a->region, a->offset + a->size - count, count, m);
+        if (!(a->flags & VFIO_REGION_INFO_FLAG_READ))
+            continue;
+        for (unsigned i = 0; i < sizeof(of_memory) / sizeof(*of_memory); i++) {
+            if (a->size >= of_memory[i])
+                good(j, a->region, a->offset + a->size - of_memory[i], of_memory[i], check);
         }
     }
 }
@@ -102,6 +108,8 @@ static void read_mapped(struct judge *j)
         const uint32_t count = a->size < 4096 ? (uint32_t)a->size : 4096;
         char what[96];
 
+        if (!(a->flags & VFIO_REGION_INFO_FLAG_READ))
+            continue;
         area_map(j, a);
         area_load(j, a, 0, before, count);
         want_ok(j, region_read(j, a->region, a->offset, is, count), name(what, a->region, a->offset, count));
@@ -115,7 +123,7 @@ static void read_mapped(struct judge *j)
 /* Areas that fit a message, from their first byte to their last. */
 static void read_whole(struct judge *j)
 {
-    const struct areas *areas = find_areas(j);
+    const struct areas *areas = find_memory(j);
     char what[96];
 
     for (unsigned i = 0; i < areas->n; i++) {
@@ -132,17 +140,22 @@ static void read_whole(struct judge *j)
 
 static void read_too_large(struct judge *j)
 {
-    const uint32_t region = j->facts.has & NEED_MAPPABLE ? j->facts.mappable : CONFIG;
+    const struct areas *areas = find_memory(j);
 
-    if (j->facts.max_data == UINT32_MAX)
-        judge_skip(j, "the server's max_data_xfer_size is the largest count");
-    fails(j, region, 0, j->facts.max_data + 1);
-    fails(j, region, 0, UINT32_MAX);
+    for (unsigned i = 0; i < areas->n; i++) {
+        const struct area *a = &areas->at[i];
+
+        if (a->size <= j->facts.max_data || j->facts.max_data == UINT32_MAX || !(a->flags & VFIO_REGION_INFO_FLAG_READ))
+            continue;
+        fails(j, a->region, a->offset, j->facts.max_data + 1);
+        return;
+    }
+    judge_skip(j, "no region has more than max_data_xfer_size, %u, bytes of memory", j->facts.max_data);
 }
 
 static void read_largest(struct judge *j)
 {
-    const struct areas *areas = find_areas(j);
+    const struct areas *areas = find_memory(j);
     const uint32_t count = j->facts.max_data;
     char what[96];
 
@@ -189,6 +202,8 @@ static void across(struct judge *j, uint32_t region, uint64_t end)
         fails(j, region, end - 4, 8);
     if (end < j->facts.max_data)
         fails(j, region, 0, (uint32_t)end + 1);
+    if (end < UINT32_MAX)
+        fails(j, region, 0, UINT32_MAX);
 }
 
 static void read_across(struct judge *j)
@@ -245,11 +260,12 @@ static void zero(struct judge *j, uint32_t region, uint64_t end)
     for (unsigned i = 0; i < 3; i++) {
         int r = ask(j, region, offsets[i], 0, &m);
 
-        want(j, r == 0 || r == EINVAL, "%s: refused with %d (%s), wanted 0 or %d", name(what, region, offsets[i], 0), r,
-             strerror(r), EINVAL);
-        want(j, r != 0 || m->size == 0 || (m->size == 16 && field32(j, m, 12) == 0),
-             "%s: a payload of %u bytes, wanted none or 16 with a count of 0", name(what, region, offsets[i], 0),
-             m->size);
+        if (r != 0)
+            want_error(j, r, EINVAL, name(what, region, offsets[i], 0));
+        else
+            want(j, m->size == 0 || (m->size == 16 && field32(j, m, 12) == 0),
+                 "%s: a payload of %u bytes, wanted none or 16 with a count of 0", name(what, region, offsets[i], 0),
+                 m->size);
     }
 }
 
@@ -298,13 +314,16 @@ static void compare(struct judge *j, const struct config *c, uint32_t offset, ui
 {
     uint8_t is[4096];
     char what[96];
+    uint32_t dword;
 
     want_ok(j, region_read(j, CONFIG, offset, is, count), name(what, CONFIG, offset, count));
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t at = offset; at < offset + count; at++) {
+        if (is[at - offset] == c->bytes[at])
+            continue;
         /* What the device changes by itself is no fault: it is asked again. */
-        if (is[i] != c->bytes[offset + i])
-            want(j, (uint8_t)config_read(j, offset + i, 1) != c->bytes[offset + i],
-                 "%s: byte %u is %#x, and %#x when it is read alone", what, i, is[i], c->bytes[offset + i]);
+        dword = config_read(j, at & ~3u, 4);
+        want(j, (uint8_t)(dword >> 8 * (at % 4)) != c->bytes[at], "%s: byte %u is %#x, and its dword is %#x", what,
+             at - offset, is[at - offset], dword);
     }
 }
 
@@ -326,7 +345,7 @@ static void read_config_aligned(struct judge *j)
 {
     const struct config *c = config_bytes(j, 0, config_size(j, 256));
 
-    for (uint32_t width = 2; width <= 8; width *= 2) {
+    for (uint32_t width = 1; width <= 4; width *= 2) {
         for (uint32_t at = 0; at + width <= c->size; at += width)
             compare(j, c, at, width);
     }
@@ -354,7 +373,7 @@ static void read_config_end(struct judge *j)
     const uint32_t size = config_size(j, 4096);
     const struct config *c = config_bytes(j, size - 16, size);
 
-    for (uint32_t count = 1; count <= 16; count++)
+    for (uint32_t count = 1; count <= 4; count *= 2)
         compare(j, c, size - count, count);
 }
 
@@ -366,23 +385,25 @@ const struct check server_read_checks[] = {
     { { "read-whole", "VU-RD-4", "each mappable area can be read at once, to its last byte" },
       NEED_MAPPABLE,
       read_whole },
-    { { "read-too-large", "VU-RD-5", "a count above max_data_xfer_size fails with EINVAL" }, 0, read_too_large },
+    { { "read-too-large", "VU-RD-5", "a count above max_data_xfer_size fails with EINVAL" },
+      NEED_MAPPABLE,
+      read_too_large },
     { { "read-largest", "VU-VER-24", "max_data_xfer_size bytes can be read at once" }, NEED_MAPPABLE, read_largest },
     { { "read-beyond", "VU-RD-6", "reads beyond any region's end fail with EINVAL" }, 0, read_beyond },
     { { "read-across-end", "VU-RD-6", "reads across any region's end fail with EINVAL" }, 0, read_across },
     { { "read-wraps", "VU-RD-6", "reads that wrap around fail with EINVAL" }, 0, read_wraps },
     { { "read-no-region", "VU-RD-7", "reads of a region at or above num_regions are refused" }, 0, read_no_region },
     { { "read-empty-region", "VU-RD-7", "reads of regions of size 0 are refused" }, 0, read_empty },
-    { { "read-zero", "VU-RD-8", "a read of 0 bytes succeeds without data or fails with EINVAL" }, 0, read_zero },
+    { { "read-zero", "VU-RD-8", "a read of 0 bytes succeeds without data, or is refused" }, 0, read_zero },
     { { "read-zero-succeeds", "VU-RD-10", "a read of 0 bytes succeeds, with 16 bytes of payload" },
       0,
       read_zero_succeeds },
     { { "read-config-whole", "VU-RD-9", "configuration space is read as a whole" }, 0, read_config_whole },
-    { { "read-config-aligned", "VU-RD-9", "configuration space is read by 2, 4 and 8 bytes" }, 0, read_config_aligned },
-    { { "read-config-odd", "VU-RD-9", "configuration space is read at any offset with any width" },
+    { { "read-config-aligned", "VU-RD-9", "configuration space is read by 1, 2 and 4 bytes" }, 0, read_config_aligned },
+    { { "read-config-odd", "VU-RD-13", "configuration space is read at any offset with any width" },
       0,
       read_config_odd },
-    { { "read-config-long", "VU-RD-9", "reads of configuration space may begin in one capability and end in others" },
+    { { "read-config-long", "VU-RD-13", "reads of configuration space may begin in one capability and end in others" },
       0,
       read_config_long },
     { { "read-config-end", "VU-RD-9", "the last bytes of configuration space can be read" }, 0, read_config_end },

@@ -179,8 +179,11 @@ static void region_argsz_small(struct judge *j)
 
     for (uint32_t i = 0; i < regions(j); i++) {
         for (size_t k = 0; k < sizeof(small) / sizeof(*small); k++) {
+            struct ob_raw_message *m = NULL;
+            int r = ask_region(j, i, small[k], &m);
+
             snprintf(what, sizeof(what), "GET_REGION_INFO of region %u with argsz %u", i, small[k]);
-            want_error(j, ask_region(j, i, small[k], NULL), EINVAL, what);
+            want_no_more(j, r, m, small[k], what);
         }
     }
 }
@@ -288,6 +291,8 @@ const struct check server_region_checks[] = {
     { { "region-index-beyond", "VU-REG-16", "an index at or above num_regions fails with EINVAL" }, 0, region_beyond },
     { { "region-every-index", "VU-REG-17", "every index below num_regions succeeds" }, 0, region_every },
     { { "region-empty", "VU-REG-17", "a region of size 0 has no flags" }, 0, region_empty },
-    { { "region-argsz-small", "VU-REG-18", "argsz below 32 fails with EINVAL" }, 0, region_argsz_small },
+    { { "region-argsz-small", "VU-REG-18", "an argsz below 32 is refused, or answered with no more" },
+      0,
+      region_argsz_small },
     { { NULL, NULL, NULL }, 0, NULL },
 };

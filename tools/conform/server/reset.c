@@ -33,6 +33,7 @@ static void reset_payload(struct judge *j)
     for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
         snprintf(what, sizeof(what), "DEVICE_RESET with %u bytes of payload", sizes[i]);
         want_refused(j, call(j, OB_RAW_RESET, payload, sizes[i], NULL, 0, NULL), what);
+        judge_reconnect(j); /* whether the payload is skipped is for others to say */
     }
 }
 
@@ -307,15 +308,35 @@ static void reset_copy(struct judge *j)
          "a copy that was begun before a reset wrote to memory after its reply");
 }
 
+/* Begins a copy by messages, and returns the DMA_READ that waits for its reply. */
+static struct ob_raw_message *copy_waits(struct judge *j)
+{
+    guest_pair(j, false);
+    j->guest->later = GUEST_BOTH;
+    device_copy_begin(j, GUEST_FROM, GUEST_TO, GUEST_LEN);
+    return guest_asked(j, OB_RAW_DMA_READ);
+}
+
+/* A server that answers nothing while it waits is judged by others (VU-CON-10, VU-DMA-15). */
+static void needs_answers_meanwhile(struct judge *j)
+{
+    const uint32_t info[4] = { sizeof(info) };
+    int r;
+
+    copy_waits(j);
+    r = ob_raw_call(&j->raw, OB_RAW_GET_INFO, info, sizeof(info), NULL, 0, NULL);
+    judge_reconnect(j);
+    if (r != 0)
+        judge_skip(j, "the server answers no command while it waits for a reply of its own");
+}
+
 /* What waits for the client is answered behind the reset, and nothing follows. */
 static void reset_messages(struct judge *j)
 {
     struct ob_raw_message *read;
 
-    guest_pair(j, false);
-    j->guest->later = GUEST_BOTH;
-    device_copy_begin(j, GUEST_FROM, GUEST_TO, GUEST_LEN);
-    read = guest_asked(j, OB_RAW_DMA_READ);
+    needs_answers_meanwhile(j);
+    read = copy_waits(j);
     reset(j);
     while (j->raw.later != NULL) /* sent before the reset */
         judge_keep(j, ob_raw_later(&j->raw));
@@ -332,7 +353,7 @@ const struct check server_reset_checks[] = {
     { { "reset-again", "VU-RESET-3", "the device can be reset again and again" }, NEED_RESET, reset_again },
     { { "reset-posted", "VU-HDR-7", "a posted DEVICE_RESET is executed" }, NEED_RESET, reset_posted },
     { { "reset-without-flag", "VU-RESET-10", "a device without the RESET flag refuses it" }, 0, reset_without_flag },
-    { { "reset-header", "VU-RESET-3", "the header of configuration space is as after the first reset" },
+    { { "reset-header", "VU-PCI-17", "the header of configuration space is as after the first reset" },
       NEED_RESET,
       reset_header },
     { { "reset-command", "VU-PCI-17", "COMMAND is 0 after a reset" }, NEED_RESET, reset_command },

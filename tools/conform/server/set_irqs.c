@@ -25,20 +25,36 @@ static void set_no_payload(struct judge *j)
 
     irqs_on(j, index);
     empty_reply(j, EVENTFD | TRIGGER, index, 1, &fd);
-    empty_reply(j, NONE | TRIGGER, index, 1, NULL);
     empty_reply(j, NONE | TRIGGER, index, 0, NULL);
+    irqs_needs_loopback(j, index);
+    empty_reply(j, NONE | TRIGGER, index, 1, NULL);
 }
 
 /* --- Flags ------------------------------------------------------------------------------------------------------- */
 
-/* Those of the 64 combinations of the six bits for which `wrong` holds. */
+/* Whether the bytes of DATA_BOOL that come with what is refused are skipped is for other checks to say. */
+static void invalid_bool(struct judge *j, const struct irq_set *set)
+{
+    irqs_invalid(j, set);
+    judge_reconnect(j);
+}
+
+/* Those of the 64 combinations of the six bits for which `wrong` holds, with all that they ask for. */
 static void combinations(struct judge *j, bool (*wrong)(uint32_t flags))
 {
-    struct irq_set set = { .index = irqs_any(j), .count = 1, .data = ones };
+    const uint32_t index = irqs_any(j);
+    const int fd = judge_eventfd(j);
 
-    for (set.flags = 0; set.flags < 64; set.flags++) {
-        set.size = set.flags & BOOL ? 1 : 0;
-        if (wrong(set.flags))
+    for (uint32_t flags = 0; flags < 64; flags++) {
+        const struct irq_set set = {
+            flags, index, 0, 1, .data = ones, .size = !!(flags & BOOL), .fds = &fd, .nfds = !!(flags & EVENTFD)
+        };
+
+        if (!wrong(flags))
+            continue;
+        if (set.size > 0)
+            invalid_bool(j, &set);
+        else
             irqs_invalid(j, &set);
     }
 }
@@ -87,6 +103,7 @@ static void set_unknown_flags(struct judge *j)
 {
     const uint32_t index = irqs_any(j);
 
+    irqs_needs_loopback(j, index);
     for (unsigned bit = 6; bit < 32; bit++)
         irqs_invalid(j, &(struct irq_set){ .flags = NONE | TRIGGER | 1u << bit, .index = index, .count = 1 });
 }
@@ -98,6 +115,7 @@ static void set_argsz_small(struct judge *j)
     static const uint32_t less[] = { 1, 4, 16, 20 };
     struct irq_set set = { .flags = NONE | TRIGGER, .index = irqs_any(j), .count = 1 };
 
+    irqs_needs_loopback(j, set.index);
     for (size_t i = 0; i < sizeof(less) / sizeof(*less); i++) {
         set.less = less[i];
         irqs_invalid(j, &set);
@@ -109,9 +127,9 @@ static void set_argsz_bool(struct judge *j)
     const uint32_t index = irqs_any(j), n = irqs_vectors(j, index);
     struct irq_set set = { .flags = BOOL | TRIGGER, .index = index, .count = n, .data = zeros, .size = n, .less = 1 };
 
-    irqs_invalid(j, &set);
+    invalid_bool(j, &set);
     set.less = n;
-    irqs_invalid(j, &set);
+    invalid_bool(j, &set);
 }
 
 static void set_bool_short(struct judge *j)
@@ -119,7 +137,7 @@ static void set_bool_short(struct judge *j)
     const uint32_t index = irqs_any(j), n = irqs_vectors(j, index);
     struct irq_set set = { .flags = BOOL | TRIGGER, .index = index, .count = n, .data = ones, .size = n - 1 };
 
-    irqs_invalid(j, &set);
+    invalid_bool(j, &set);
     set.size = 0;
     irqs_invalid(j, &set);
 }
@@ -129,9 +147,9 @@ static void set_bool_long(struct judge *j)
     const uint32_t index = irqs_any(j), n = irqs_vectors(j, index);
     struct irq_set set = { .flags = BOOL | TRIGGER, .index = index, .count = n, .data = ones, .size = n + 1 };
 
-    irqs_invalid(j, &set);
+    invalid_bool(j, &set);
     set.size = n + 4;
-    irqs_invalid(j, &set);
+    invalid_bool(j, &set);
 }
 
 /* `count` vectors, from 0 on, and `nfds` new eventfds. */
@@ -204,17 +222,23 @@ static void set_count_zero_eventfd(struct judge *j)
 /* With each kind of data, as far as it can be sent. */
 static void range_refused(struct judge *j, uint32_t index, uint32_t start, uint32_t count)
 {
-    struct irq_set set = { .flags = NONE | TRIGGER, .index = index, .start = start, .count = count };
+    struct irq_set set = { .flags = EVENTFD | TRIGGER, .index = index, .start = start, .count = count };
 
+    if (count <= irqs_at_once(j)) {
+        set.fds = irqs_eventfds(j, count);
+        set.nfds = count;
+        irqs_invalid(j, &set);
+        set.nfds = 0;
+    }
     irqs_invalid(j, &set);
-    set.flags = EVENTFD | TRIGGER;
+    set.flags = NONE | TRIGGER;
     irqs_invalid(j, &set);
     if (count > sizeof(zeros))
         return;
     set.flags = BOOL | TRIGGER;
     set.data = zeros;
     set.size = count;
-    irqs_invalid(j, &set);
+    invalid_bool(j, &set);
 }
 
 static void set_index_beyond(struct judge *j)
@@ -291,7 +315,7 @@ static void not_maskable(struct judge *j, uint32_t action)
         set.nfds = 1;
         irqs_invalid(j, &set);
         set = (struct irq_set){ .flags = BOOL | action, .index = i, .count = 1, .data = ones, .size = 1 };
-        irqs_invalid(j, &set);
+        invalid_bool(j, &set);
         tried++;
     }
     if (tried == 0)
@@ -379,13 +403,13 @@ const struct check server_set_irqs_checks[] = {
     { { "set-bool-short", "VU-SET-12", "fewer bytes of DATA_BOOL than count fail with EINVAL" },
       NEED_IRQ,
       set_bool_short },
-    { { "set-bool-long", "VU-SET-12", "more bytes of DATA_BOOL than count fail with EINVAL" },
+    { { "set-bool-long", "VU-HDR-20", "more bytes of DATA_BOOL than count fail with EINVAL" },
       NEED_IRQ,
       set_bool_long },
     { { "set-fds-few", "VU-SET-8", "fewer eventfds than count fail with EINVAL" }, NEED_VECTORS, set_fds_few },
-    { { "set-fds-many", "VU-SET-8", "more eventfds than count fail with EINVAL" }, NEED_IRQ, set_fds_many },
-    { { "set-fds-none", "VU-SET-8", "a descriptor with DATA_NONE fails with EINVAL" }, NEED_IRQ, set_fds_none },
-    { { "set-fds-bool", "VU-SET-8", "a descriptor with DATA_BOOL fails with EINVAL" }, NEED_IRQ, set_fds_bool },
+    { { "set-fds-many", "VU-SET-28", "more eventfds than count fail with EINVAL" }, NEED_IRQ, set_fds_many },
+    { { "set-fds-none", "VU-SET-28", "a descriptor with DATA_NONE fails with EINVAL" }, NEED_IRQ, set_fds_none },
+    { { "set-fds-bool", "VU-SET-28", "a descriptor with DATA_BOOL fails with EINVAL" }, NEED_IRQ, set_fds_bool },
     { { "set-disable-start", "VU-SET-10", "count 0 with a start that is not 0 fails with EINVAL" },
       NEED_IRQ,
       set_disable_start },

@@ -29,6 +29,14 @@ static int intx(struct judge *j)
     return irqs_ready(j, INTX)[0];
 }
 
+/* The same, and it can be masked. */
+static int intx_with_masks(struct judge *j)
+{
+    device_needs(j, INTX);
+    irqs_needs_masks(j, INTX);
+    return intx(j);
+}
+
 /* --- To whom it goes --------------------------------------------------------------------------------------------- */
 
 static void signals_own(struct judge *j, uint32_t index, const int *fds)
@@ -148,7 +156,7 @@ static void set_late_intx(struct judge *j)
 
 static void set_mask(struct judge *j)
 {
-    const int fd = intx(j);
+    const int fd = intx_with_masks(j);
 
     irqs_do(j, MASK, INTX, 0, 1);
     device_raise(j, INTX, 0);
@@ -161,7 +169,7 @@ static void set_mask(struct judge *j)
 
 static void set_mask_bool(struct judge *j)
 {
-    const int fd = intx(j);
+    const int fd = intx_with_masks(j);
 
     irqs_bool(j, MASK, INTX, 0, 1, (const uint8_t[]){ 1 });
     device_raise(j, INTX, 0);
@@ -173,7 +181,7 @@ static void set_mask_bool(struct judge *j)
 
 static void set_mask_bool_zero(struct judge *j)
 {
-    const int fd = intx(j);
+    const int fd = intx_with_masks(j);
 
     irqs_bool(j, MASK, INTX, 0, 1, (const uint8_t[]){ 0 });
     device_raise(j, INTX, 0);
@@ -183,7 +191,7 @@ static void set_mask_bool_zero(struct judge *j)
 
 static void set_unmask_bool_zero(struct judge *j)
 {
-    const int fd = intx(j);
+    const int fd = intx_with_masks(j);
 
     irqs_do(j, MASK, INTX, 0, 1);
     device_raise(j, INTX, 0);
@@ -194,7 +202,7 @@ static void set_unmask_bool_zero(struct judge *j)
 
 static void set_unmask_due(struct judge *j)
 {
-    const int fd = intx(j);
+    const int fd = intx_with_masks(j);
 
     irqs_do(j, MASK, INTX, 0, 1);
     device_raise(j, INTX, 0);
@@ -207,7 +215,7 @@ static void set_unmask_due(struct judge *j)
 /* The mask counts what it is told, not how often. */
 static void set_mask_twice(struct judge *j)
 {
-    const int fd = intx(j);
+    const int fd = intx_with_masks(j);
 
     irqs_do(j, MASK, INTX, 0, 1);
     irqs_do(j, MASK, INTX, 0, 1);
@@ -245,11 +253,15 @@ static void write_event(struct judge *j, int fd)
     want(j, write(fd, &one, sizeof(one)) == sizeof(one), "the judge cannot write an eventfd: %s", strerror(errno));
 }
 
+/* Others than MASKABLE types need not take it, whatever they make of MASK and UNMASK. */
 static int mask_eventfd(struct judge *j, uint32_t action)
 {
     const int fd = judge_eventfd(j);
 
-    irqs_done(j, &(struct irq_set){ .flags = EVENTFD | action, .index = INTX, .count = 1, .fds = &fd, .nfds = 1 });
+    if (!(j->facts.irq[INTX].flags & VFIO_IRQ_INFO_MASKABLE))
+        judge_skip(j, "INTx is not MASKABLE");
+    if (irqs_set(j, &(struct irq_set){ EVENTFD | action, INTX, 0, 1, .fds = &fd, .nfds = 1 }) != 0)
+        judge_skip(j, "eventfds for MASK or UNMASK are refused");
     return fd;
 }
 
@@ -306,7 +318,7 @@ static void set_mask_eventfd(struct judge *j)
 /* QEMU under KVM: masks, takes the eventfd away, gives it and one for UNMASK, and unmasks. */
 static void set_qemu_kvm(struct judge *j)
 {
-    int fd = intx(j), unmask;
+    int fd = intx_with_masks(j), unmask;
 
     irqs_do(j, MASK, INTX, 0, 1);
     irqs_take_away(j, INTX, 0, 1);

@@ -1,5 +1,5 @@
 /* survey.c: what the server says of itself, asked for once, before the checks: what they have to find or may skip. */
-#include "exerciser.h"
+#include "irqs.h"
 #include "judge.h"
 
 /* The reply is looked at with a lenient eye: whether it is right is for checks to say. */
@@ -60,6 +60,26 @@ static void survey_capabilities(struct judge *j, struct region_facts *r, const s
     }
 }
 
+/* Whether the first bytes of what can be mapped can be read by message, and written with what is there. */
+static bool survey_access(struct judge *j, uint32_t index, const struct region_facts *r)
+{
+    struct {
+        struct ob_raw_region access;
+        uint32_t value;
+    } request = { { .offset = r->area_offset, .region = index, .count = r->area_size < 4 ? 1 : 4 }, 0 };
+    const uint32_t count = request.access.count;
+    struct ob_raw_message *m;
+
+    if (r->flags & VFIO_REGION_INFO_FLAG_READ) {
+        if (call(j, OB_RAW_REGION_READ, &request, sizeof(request.access), NULL, 0, &m) != 0 ||
+            m->size != sizeof(request.access) + count)
+            return false;
+        memcpy(&request.value, m->payload + sizeof(request.access), count);
+    }
+    return !(r->flags & VFIO_REGION_INFO_FLAG_WRITE) || !(r->flags & VFIO_REGION_INFO_FLAG_READ) ||
+           call(j, OB_RAW_REGION_WRITE, &request, sizeof(request.access) + count, NULL, 0, NULL) == 0;
+}
+
 static void survey_region(struct judge *j, struct facts *f, uint32_t index)
 {
     struct region_facts *r = &f->region[index];
@@ -81,6 +101,7 @@ static void survey_region(struct judge *j, struct facts *f, uint32_t index)
     if (r->flags & VFIO_REGION_INFO_FLAG_CAPS)
         survey_capabilities(j, r, m);
     if ((r->flags & VFIO_REGION_INFO_FLAG_MMAP) && m->nfds > 0 && r->area_size > 0) {
+        r->by_message = survey_access(j, index, r);
         f->mappable = f->has & NEED_MAPPABLE ? f->mappable : index;
         f->has |= NEED_MAPPABLE | (r->areas > 0 ? NEED_SPARSE : 0);
     }
@@ -104,9 +125,10 @@ static void survey_io_fds(struct judge *j, struct facts *f, uint32_t index)
     struct ob_raw_io_fds ask = { .argsz = 4096, .index = index };
     struct ob_raw_message *m;
 
-    if (f->region[index].size > 0 && optional(j, OB_RAW_GET_REGION_IO_FDS, &ask, sizeof(ask), &m) &&
-        field32(j, m, 12) > 0)
-        f->has |= NEED_IO_FDS;
+    if (f->region[index].size == 0 || !optional(j, OB_RAW_GET_REGION_IO_FDS, &ask, sizeof(ask), &m))
+        return;
+    f->region[index].io_fds = true;
+    f->has |= field32(j, m, 12) > 0 ? NEED_IO_FDS : 0;
 }
 
 static void survey_irqs(struct judge *j, struct facts *f)
@@ -126,6 +148,19 @@ static void survey_irqs(struct judge *j, struct facts *f)
             f->has |= types[i];
         if (f->irq[i].count > 0 && (f->irq[i].flags & VFIO_IRQ_INFO_EVENTFD))
             f->has |= NEED_IRQ | (f->irq[i].count > 1 ? NEED_VECTORS : 0);
+    }
+}
+
+/* Whether SET_IRQS triggers interrupts of each type: it may be refused, and checks that see by it where interrupts go
+ * are skipped then. A server that it harms is started anew: that it does is for a check to say. */
+static void survey_loopback(struct judge *j, struct facts *f)
+{
+    for (uint32_t i = 0; i < f->irqs && i < 16; i++) {
+        int r = irqs_loopback(j, i);
+
+        f->loopback |= r == 0 ? 1u << i : 0;
+        if (r < 0)
+            judge_restart(j);
     }
 }
 
@@ -187,6 +222,7 @@ void survey(struct judge *j)
         f->exerciser = exerciser_find(f->vendor, f->device, config_read(j, 0x08, 4) >> 8);
         if (f->exerciser != NULL)
             f->has |= (f->exerciser->max_copy > 0 ? NEED_DMA : 0) | (f->exerciser->irqs != 0 ? NEED_INTERRUPT : 0);
+        survey_loopback(j, f);
     }
     if (f->has & NEED_DMA || keeps_track(j))
         f->has |= NEED_MAPS;

@@ -65,9 +65,10 @@ static void write_count(struct judge *j)
     each_place(j, whole);
 }
 
-/* A page of each area is written, and is in the memory. */
+/* A page of each area is written, and is in the memory; to doorbells, what is there. */
 static void write_mapped(struct judge *j)
 {
+    const bool doorbells = has_doorbells(j);
     struct areas *areas = find_areas(j);
     uint8_t was[4096], other[4096], is[4096];
 
@@ -83,13 +84,13 @@ static void write_mapped(struct judge *j)
         area_map(j, a);
         area_load(j, a, 0, was, count);
         for (uint32_t k = 0; k < count; k++)
-            other[k] = (uint8_t)(was[k] ^ (k % 255 + 1));
+            other[k] = (uint8_t)(was[k] ^ (doorbells ? 0 : k % 255 + 1));
         r = region_write(j, a->region, a->offset, other, count);
         area_load(j, a, 0, is, count);
-        if (a->flags & VFIO_REGION_INFO_FLAG_READ)
+        if (a->flags & VFIO_REGION_INFO_FLAG_READ && !doorbells)
             area_store(j, a, 0, was, count);
         want_ok(j, r, name(what, a->region, a->offset, count));
-        if (area_keeps(j, a, 0, 8) && area_keeps(j, a, count - 8, 8))
+        if (!doorbells && area_keeps(j, a, 0, 8) && area_keeps(j, a, count - 8, 8))
             want(j, memcmp(other, is, count) == 0, "%s: mapped memory does not hold all of them", what);
     }
 }
@@ -97,7 +98,7 @@ static void write_mapped(struct judge *j)
 /* Areas that fit a message, from their first byte to their last, with what is there. */
 static void write_whole(struct judge *j)
 {
-    const struct areas *areas = find_areas(j);
+    const struct areas *areas = find_memory(j);
     char what[96];
 
     reset(j);
@@ -171,26 +172,44 @@ static void fails(struct judge *j, uint32_t region, uint64_t offset, const void 
     want_error(j, region_write(j, region, offset, data, count), EINVAL, name(what, region, offset, count));
 }
 
-/* Such a message may be larger than any that the server takes, and VU-HDR-22 lets it end the connection then. */
+/* What is there, all but its first 8 bytes, with one more than the largest count. Such a message may be larger than any
+ * that the server takes, and VU-HDR-22 lets it end the connection then. */
+static void too_large(struct judge *j, struct area *a)
+{
+    const uint32_t most = j->facts.max_data, count = most + 1;
+    uint8_t *data = judge_alloc(j, count), was[8], other[8], is[8];
+    char what[96];
+    int r;
+
+    want_ok(j, region_read(j, a->region, a->offset, data, most), name(what, a->region, a->offset, most));
+    want_ok(j, region_read(j, a->region, a->offset + most, data + most, 1), "reading the byte behind");
+    memcpy(was, data, 8);
+    for (unsigned i = 0; i < 8; i++)
+        other[i] = data[i] = (uint8_t)~was[i];
+    r = region_write(j, a->region, a->offset, data, count);
+    area_load(j, a, 0, is, 8);
+    area_store(j, a, 0, was, 8);
+    want_refused_or_closed(j, r, name(what, a->region, a->offset, count));
+    want(j, memcmp(is, other, 8) != 0, "%s: it was refused, and done", what);
+}
+
 static void write_too_large(struct judge *j)
 {
-    const uint32_t region = j->facts.has & NEED_MAPPABLE ? j->facts.mappable : CONFIG;
-    const uint64_t offset = j->facts.has & NEED_MAPPABLE ? j->facts.region[region].area_offset : 0;
-    const uint32_t count = j->facts.max_data + 1;
-    uint8_t *data, was[8], is[8];
-    char what[96];
+    struct areas *areas = find_memory(j);
 
-    if (j->facts.max_data > 64u << 20)
-        judge_skip(j, "the server's max_data_xfer_size is %u", j->facts.max_data);
     reset(j);
-    data = judge_alloc(j, count);
-    want_ok(j, region_read(j, region, offset, was, 8), "reading 8 bytes");
-    for (unsigned i = 0; i < 8; i++)
-        data[i] = (uint8_t)~was[i];
-    want_refused_or_closed(j, region_write(j, region, offset, data, count), name(what, region, offset, count));
-    want_ok(j, region_read(j, region, offset, is, 8), "reading 8 bytes, after a write of more than max_data_xfer_size");
-    want(j, memcmp(was, is, 8) == 0, "region %u: a write of %u bytes, above max_data_xfer_size, was refused and done",
-         region, count);
+    for (unsigned i = 0; i < areas->n; i++) {
+        struct area *a = &areas->at[i];
+
+        if (a->size <= j->facts.max_data || j->facts.max_data > 64u << 20 || j->facts.max_data < 8)
+            continue;
+        area_map(j, a);
+        if (!area_keeps(j, a, 0, 8) || !area_shows(j, a, 0, 8))
+            continue;
+        too_large(j, a);
+        return;
+    }
+    judge_skip(j, "no region has more than max_data_xfer_size, %u, bytes of memory", j->facts.max_data);
 }
 
 static void count_too_large(struct judge *j, const struct place *p)
@@ -206,7 +225,7 @@ static void write_count_too_large(struct judge *j)
 
 static void write_largest(struct judge *j)
 {
-    struct areas *areas = find_areas(j);
+    struct areas *areas = find_memory(j);
     const uint32_t count = j->facts.max_data;
     char what[96];
 
@@ -303,7 +322,8 @@ static void config_keeps(struct judge *j, const struct place *p)
     want_ok(j, region_read(j, CONFIG, p->offset, data, (uint32_t)count - 1), "reading configuration space to its end");
     place_bytes(p, 1, bytes);
     data[0] = bytes[0];
-    fails(j, CONFIG, p->offset, data, (uint32_t)count);
+    if (region_write(j, CONFIG, p->offset, data, (uint32_t)count) == 0)
+        judge_skip(j, "a write across the end of configuration space is not refused");
     want_place(j, p, 0, "after a write across the end, which was refused");
 }
 
@@ -313,10 +333,11 @@ static void write_across_keeps(struct judge *j)
     uint8_t was[8], other[9], is[8];
 
     each_place(j, config_keeps);
-    areas = find_areas(j);
+    areas = find_memory(j);
     for (unsigned i = 0; i < areas->n; i++) {
         struct area *a = &areas->at[i];
         const uint64_t last = a->size - 8;
+        int r;
 
         if (a->offset + a->size != j->facts.region[a->region].size || a->size < 8)
             continue;
@@ -326,9 +347,11 @@ static void write_across_keeps(struct judge *j)
         area_load(j, a, last, was, 8);
         for (unsigned k = 0; k < 9; k++)
             other[k] = (uint8_t)~was[k % 8];
-        fails(j, a->region, a->offset + last, other, 9);
+        r = region_write(j, a->region, a->offset + last, other, 9);
         area_load(j, a, last, is, 8);
         area_store(j, a, last, was, 8);
+        if (r == 0)
+            judge_skip(j, "a write across the end of region %u is not refused", a->region);
         want(j, memcmp(was, is, 8) == 0, "region %u: a write across its end was refused and done", a->region);
     }
 }
@@ -339,8 +362,10 @@ static void write_no_region(struct judge *j)
     static const uint8_t data[4];
     char what[96];
 
-    for (size_t i = 0; i < sizeof(indexes) / sizeof(*indexes); i++)
+    for (size_t i = 0; i < sizeof(indexes) / sizeof(*indexes); i++) {
         want_refused(j, region_write(j, indexes[i], 0, data, 4), name(what, indexes[i], 0, 4));
+        judge_reconnect(j); /* whether the data of what is refused is skipped is for others to say */
+    }
 }
 
 static void write_empty(struct judge *j)
@@ -366,8 +391,8 @@ static void zero(struct judge *j, const struct place *p)
 {
     int r = region_write(j, p->region, p->offset, NULL, 0);
 
-    want(j, r == 0 || r == EINVAL, "writing 0 bytes of %s: refused with %d (%s), wanted 0 or %d", p->name, r,
-         strerror(r), EINVAL);
+    if (r != 0)
+        want_error(j, r, EINVAL, "writing 0 bytes");
     want_place(j, p, 0, "after a write of 0 bytes");
 }
 
@@ -403,13 +428,13 @@ const struct check server_write_checks[] = {
       0,
       write_data_short },
     { { "write-data-none", "VU-WR-5", "no data at all fails with EINVAL and writes nothing" }, 0, write_data_none },
-    { { "write-data-long", "VU-WR-5", "more data than count says fails with EINVAL and writes nothing" },
+    { { "write-data-long", "VU-HDR-20", "more data than count says fails with EINVAL and writes nothing" },
       0,
       write_data_long },
-    { { "write-too-large", "VU-WR-6", "a write of more than max_data_xfer_size is refused and writes nothing" },
-      0,
+    { { "write-too-large", "VU-WR-15", "a write of more than max_data_xfer_size is refused and writes nothing" },
+      NEED_MAPPABLE,
       write_too_large },
-    { { "write-count-too-large", "VU-WR-6", "a count above max_data_xfer_size with little data fails with EINVAL" },
+    { { "write-count-too-large", "VU-WR-5", "a count above max_data_xfer_size with little data fails with EINVAL" },
       0,
       write_count_too_large },
     { { "write-largest", "VU-VER-24", "max_data_xfer_size bytes can be written at once" },
@@ -421,9 +446,7 @@ const struct check server_write_checks[] = {
     { { "write-wraps", "VU-WR-6", "writes that wrap around fail with EINVAL" }, 0, write_wraps },
     { { "write-no-region", "VU-WR-7", "writes of a region at or above num_regions are refused" }, 0, write_no_region },
     { { "write-empty-region", "VU-WR-7", "writes of regions of size 0 are refused" }, 0, write_empty },
-    { { "write-zero", "VU-WR-8", "a write of 0 bytes succeeds or fails with EINVAL, and changes nothing" },
-      0,
-      write_zero },
+    { { "write-zero", "VU-WR-8", "a write of 0 bytes succeeds or is refused, and changes nothing" }, 0, write_zero },
     { { "write-zero-succeeds", "VU-WR-13", "a write of 0 bytes succeeds" }, 0, write_zero_succeeds },
     { { NULL, NULL, NULL }, 0, NULL },
 };

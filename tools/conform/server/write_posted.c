@@ -206,8 +206,16 @@ static void fail_size(struct judge *j)
     post(j, OB_RAW_REGION_WRITE, &lies[0], 15, NULL, 0);
 }
 
+/* A server that waits for the data takes it from the messages behind: that is for write-data-none to say. */
 static void posted_fail_size(struct judge *j)
 {
+    const struct ob_raw_region lie = { 0, CONFIG, 4 };
+    int r = ob_raw_call(&j->raw, OB_RAW_REGION_WRITE, &lie, sizeof(lie), NULL, 0, NULL);
+
+    if (r < 0)
+        judge_reconnect(j);
+    if (r <= 0)
+        judge_skip(j, "a write whose data is not there is not refused, if it is not posted");
     behind(j, fail_size, "behind posted writes whose data is not there");
 }
 
