@@ -317,25 +317,12 @@ static struct ob_raw_message *copy_waits(struct judge *j)
     return guest_asked(j, OB_RAW_DMA_READ);
 }
 
-/* A server that answers nothing while it waits is judged by others (VU-CON-10, VU-DMA-15). */
-static void needs_answers_meanwhile(struct judge *j)
-{
-    const uint32_t info[4] = { sizeof(info) };
-    int r;
-
-    copy_waits(j);
-    r = ob_raw_call(&j->raw, OB_RAW_GET_INFO, info, sizeof(info), NULL, 0, NULL);
-    judge_reconnect(j);
-    if (r != 0)
-        judge_skip(j, "the server answers no command while it waits for a reply of its own");
-}
-
 /* What waits for the client is answered behind the reset, and nothing follows. */
 static void reset_messages(struct judge *j)
 {
     struct ob_raw_message *read;
 
-    needs_answers_meanwhile(j);
+    guest_needs_crossing(j);
     read = copy_waits(j);
     reset(j);
     while (j->raw.later != NULL) /* sent before the reset */
