@@ -72,6 +72,16 @@ void irqs_trigger(struct judge *j, uint32_t index, uint32_t start, uint32_t coun
         irqs_do(j, UNMASK, index, start, count);
 }
 
+void irqs_needs_loopback(struct judge *j, uint32_t index)
+{
+    const struct irq_set set = { .flags = NONE | TRIGGER, .index = index, .count = 1 };
+
+    if (irqs_set(j, &set) != 0)
+        judge_skip(j, "the server does not interrupt when SET_IRQS says so");
+    if (j->facts.irq[index].flags & VFIO_IRQ_INFO_AUTOMASKED)
+        irqs_do(j, UNMASK, index, 0, 1);
+}
+
 /* Without NORESIZE vectors are assigned one by one; with it, all in one message. */
 static bool usable(const struct judge *j, uint32_t index, unsigned least, bool at_once)
 {

@@ -45,6 +45,9 @@ void irqs_take_away(struct judge *j, uint32_t index, uint32_t start, uint32_t co
 void irqs_disable(struct judge *j, uint32_t index);
 /* Loopback. */
 void irqs_trigger(struct judge *j, uint32_t index, uint32_t start, uint32_t count);
+/* Tries it, and skips the check if the server refuses it or ends the connection, which is for checks of VU-SET-13 to
+ * say. */
+void irqs_needs_loopback(struct judge *j, uint32_t index);
 
 /* Interrupt types; the check is skipped if there is none: with one vector or more, which can be assigned alone; with
  * two or more, which are assigned together; with two or more, which can be assigned one by one. */

@@ -33,7 +33,7 @@ static enum verdict run_one(struct judge *j, const struct check *check, const st
 
     if (o->strict)
         verdict = verdict == ADVISED ? FAILED : verdict;
-    else if (verdict == FAILED && clause != NULL && clause->source == SOURCE_OUTBOARD)
+    else if (verdict == FAILED && !j->harmed && clause != NULL && clause->source == SOURCE_OUTBOARD)
         verdict = ADVISED;
     report_check(report, &check->is, verdict, j->text, now() - start, print_transcript, j);
     return verdict;
