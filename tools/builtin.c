@@ -25,12 +25,12 @@ const struct ob_device_class *builtin_find(const char *name, size_t len)
     return NULL;
 }
 
-void builtin_unknown(const char *command, const char *name, size_t len)
+void builtin_unknown(const char *command, const char *name, size_t len, const char *otherwise)
 {
     fprintf(stderr, "outboard %s: there is no device '%.*s': the built-in ones are", command, (int)len, name);
     for (const struct ob_device_class *const *cls = builtin_devices; *cls != NULL; cls++)
         fprintf(stderr, " %s%s", (*cls)->name, cls[1] != NULL ? "," : "");
-    fprintf(stderr, "; a device program is given by a path with a slash\n");
+    fprintf(stderr, "; %s\n", otherwise);
 }
 
 void say(const char *format, ...)

@@ -132,7 +132,7 @@ static int parse_device(struct run *run, struct run_device *device, const char *
     if (strchr(device->name, '/') == NULL) {
         device->cls = builtin_find(device->name, len);
         if (device->cls == NULL) {
-            builtin_unknown("run", device->name, len);
+            builtin_unknown("run", device->name, len, "a device program is given by a path with a slash");
             return STATUS_USAGE;
         }
     }

@@ -56,7 +56,7 @@ int serve_main(int argc, char **argv)
     const struct ob_device_class *cls = builtin_find(argv[1], len);
 
     if (cls == NULL) {
-        builtin_unknown("serve", argv[1], len);
+        builtin_unknown("serve", argv[1], len, "a device program is run by itself, with --socket-path");
         return STATUS_USAGE;
     }
     return serve(cls, *comma == ',' ? comma + 1 : NULL, argc - 2, argv + 2);

@@ -103,7 +103,8 @@ static int choose(struct target *target, int argc, char **argv, int min, int max
         return target_fail(target, STATUS_USAGE, "unexpected argument '%.64s'; see 'outboard %s --help'",
                            target->args[max], target->command);
     if (target->device != NULL && builtin_find(target->device, strcspn(target->device, ",")) == NULL) {
-        builtin_unknown(target->command, target->device, strcspn(target->device, ","));
+        builtin_unknown(target->command, target->device, strcspn(target->device, ","),
+                        "--spawn starts a server program");
         return STATUS_USAGE;
     }
     return -1;
@@ -137,6 +138,13 @@ int target_parse(struct target *target, int argc, char **argv, const char *short
 
 /* --- Connecting -------------------------------------------------------------------------------------------------- */
 
+/* For servers to be offered a twin socket, so that `info` can tell which take it. The tools map no memory. */
+static int refuse_dma(void *ctx, bool to_device, uint64_t iova, void *buf, size_t len)
+{
+    (void)ctx, (void)to_device, (void)iova, (void)buf, (void)len;
+    return -EFAULT;
+}
+
 /* The shell reads COMMAND as its user would have it read, and becomes it. */
 static int spawn_command(struct target *target, const struct ob_client_options *options, char *why, size_t size)
 {
@@ -165,7 +173,7 @@ static int spawn_device(struct target *target, const struct ob_client_options *o
 
 int target_open(struct target *target)
 {
-    struct ob_client_options options = { .timeout_ms = target->timeout_ms };
+    struct ob_client_options options = { .timeout_ms = target->timeout_ms, .dma = refuse_dma };
     const char *name = target->path != NULL ? target->path : target->spawn != NULL ? target->spawn : target->device;
     const char *remedy = "";
     char why[256] = "";

@@ -34,8 +34,9 @@ int poke_main(int argc, char **argv);
 extern const struct ob_device_class *const builtin_devices[];
 /* The one whose name is the first `len` bytes of `name`; NULL if there is none. */
 const struct ob_device_class *builtin_find(const char *name, size_t len);
-/* Says on standard error, after "outboard COMMAND: ", that there is no such device, and which there are. */
-void builtin_unknown(const char *command, const char *name, size_t len);
+/* Says on standard error, after "outboard COMMAND: ", that there is no such device, which there are, and what to do
+ * about any other. */
+void builtin_unknown(const char *command, const char *name, size_t len, const char *otherwise);
 
 /* One line on standard error: "outboard: text". */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -50,14 +50,15 @@ struct ob_client_options {
     int timeout_ms; /* of synchronous calls, and of others that set none; 0: 5000; -1: without end */
     /* Serves the server's DMA_READ (to_device: fill buf) and DMA_WRITE (take buf) of memory that was mapped; the range
      * lies within maps that permit it. 0 or -errno, which the server gets. Called on whatever thread reads the socket,
-     * also while others wait for replies; may not call the client. NULL: such messages are refused. */
+     * also while others wait for replies; may not call the client. NULL: such messages are refused, and the server is
+     * offered no twin socket for them. */
     int (*dma)(void *ctx, bool to_device, uint64_t iova, void *buf, size_t len);
     void *dma_ctx;
     /* What the client offers in VERSION; 0: the library's own maximum. */
     uint32_t max_data_xfer_size; /* bytes; at most 1 MiB */
     uint32_t max_msg_fds;        /* at most 16 */
     uint64_t pgsizes;            /* page sizes of DMA maps, or'ed together */
-    bool no_twin_socket;         /* do not offer a socket of its own for the server's requests */
+    bool no_twin_socket;         /* with dma(): do not offer a socket of its own for the server's requests */
     bool no_write_multi;         /* do not use REGION_WRITE_MULTI though the server offers it */
 };
 
@@ -215,7 +216,7 @@ OB_PUBLIC int ob_client_dma_map(struct ob_client *client, uint64_t iova, uint64_
 /* [A] Exactly a range that was mapped: when the result is 0, the device no longer touches it. -ENOENT. After -ETIMEDOUT
  * the device may still reach memory that it has a descriptor of; dma() is not called for the range any more. */
 OB_PUBLIC int ob_client_dma_unmap(struct ob_client *client, uint64_t iova, uint64_t size, struct ob_call *call);
-/* [A] All maps: with VFIO_DMA_UNMAP_FLAG_ALL, or one by one if the server does not take that. */
+/* [A] All maps, each by a message of its own. Those that the server refuses to unmap stay. */
 OB_PUBLIC int ob_client_dma_unmap_all(struct ob_client *client);
 
 /* --- Features, migration, dirty pages ---------------------------------------------------------------------------- */

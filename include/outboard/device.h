@@ -427,10 +427,11 @@ struct ob_dma {
     } lib; /* the library's */
 };
 /* [W] OB_DONE: copied, done() is not called. OB_LATER: memory that the client serves by messages; done() follows, and
- * may free the struct or use it again. Never let a request's reply wait for it: -EDEADLK is then that reply (clients
- * serve memory only while they are not waiting for a reply). Here or in done(): -EFAULT (not mapped), -EACCES (not
- * permitted), -ENOTCONN, -ECANCELED, -EPROTO or what the client refused with. Part may have been copied before an
- * error. */
+ * may free the struct or use it again. Never let a request's reply wait for it: -EDEADLK is then that reply (there are
+ * clients that serve memory only while they are not waiting for a reply). Here or in done(): -EFAULT (not mapped),
+ * -EACCES (not permitted), -ENOTCONN (the client went, and with it the session), -ECANCELED, -EPIPE (the client has
+ * closed its twin socket, and serves no memory in this session any more), -EPROTO, or what the client refused with
+ * (-EIO for its ENOTCONN). Part may have been copied before an error. */
 OB_PUBLIC int ob_dma_copy(struct ob_worker *worker, struct ob_dma *dma);
 /* [W] Pieces of guest memory that stay mapped until unpinned, on the same worker, and before it ends; prot: PROT_READ
  * (the device reads) | PROT_WRITE. Fills iov[] and pins[], `max` entries each, and returns how many; or -EFAULT (not

@@ -240,8 +240,9 @@ void ob_wait_turn(struct ob_client *client, uint64_t deadline);
 
 int ob_channel_init(struct ob_channel *channel, int fd, size_t room);
 void ob_channel_fini(struct ob_channel *channel);
-/* Reads what is there and deals with it. wait: until something is, at most SO_RCVTIMEO. Lets go of the lock. */
-void ob_channel_read(struct ob_client *client, struct ob_channel *channel, bool wait);
+/* Reads what is there and deals with it. wait: until something is, at most SO_RCVTIMEO. Lets go of the lock. True: the
+ * twin socket was read along with the main one. */
+bool ob_channel_read(struct ob_client *client, struct ob_channel *channel, bool wait);
 
 /* --- dma.c ------------------------------------------------------------------------------------------------------- */
 

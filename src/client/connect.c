@@ -32,6 +32,12 @@ int ob_client_fail(int error, char *why, size_t why_size, const char *format, ..
 
 /* --- VERSION ----------------------------------------------------------------------------------------------------- */
 
+/* A twin socket makes every round trip dearer, and only those who serve DMA gain by it. */
+static bool offers_twin_socket(const struct ob_client *client)
+{
+    return client->options.dma && !client->options.no_twin_socket;
+}
+
 static ssize_t take_version(struct ob_client *client, struct ob_slot *slot, int err, const struct ob_message *reply,
                             int *fds)
 {
@@ -54,7 +60,7 @@ static ssize_t take_version(struct ob_client *client, struct ob_slot *slot, int 
     if (client->peer.twin_socket.supported) {
         int index = client->peer.twin_socket.fd_index;
 
-        if (client->options.no_twin_socket || index < 0 || (unsigned)index >= reply->nfds) {
+        if (!offers_twin_socket(client) || index < 0 || (unsigned)index >= reply->nfds) {
             ob_client_die(client, -EPROTO,
                           "the server announces a twin socket that it does not give or was not asked for");
             return -EPROTO;
@@ -84,7 +90,7 @@ static int send_version(struct ob_client *client)
     ours.max_dma_maps = MAX_DMA_MAPS;
     ours.pgsizes = options->pgsizes;
     ours.write_multiple = !options->no_write_multi;
-    ours.twin_socket.supported = !options->no_twin_socket;
+    ours.twin_socket.supported = offers_twin_socket(client);
     size = ob_version_encode(text, sizeof(text), &ours);
     if (size < 0)
         return (int)size;

@@ -141,12 +141,27 @@ static ssize_t take_unmap(struct ob_client *client, struct ob_slot *slot, int er
     return err;
 }
 
+/* Sends the DMA_UNMAP of maps[i]. */
+static int unmap(struct ob_submit *submit, size_t i)
+{
+    struct ob_client *client = submit->client;
+    struct ob_map map = client->maps[i];
+    struct ob_message message = {
+        .header.command = OB_DMA_UNMAP,
+        .u.dma_unmap = { .argsz = sizeof(struct ob_wire_dma_unmap), .address = map.iova, .size = map.size }
+    };
+    struct ob_message_plan plan = { .take = take_unmap, .len = (size_t)map.prot, .always = true };
+    int err = ob_submit_message(submit, &message, &plan);
+
+    if (!err) {
+        client->unmapping++;
+        forget_map(client, map.iova, map.serial);
+    }
+    return err;
+}
+
 int ob_client_dma_unmap(struct ob_client *client, uint64_t iova, uint64_t size, struct ob_call *call)
 {
-    struct ob_message message = { .header.command = OB_DMA_UNMAP,
-                                  .u.dma_unmap = {
-                                      .argsz = sizeof(struct ob_wire_dma_unmap), .address = iova, .size = size } };
-    struct ob_message_plan plan = { .take = take_unmap, .always = true };
     struct ob_submit submit;
     size_t i;
     int err = ob_submit_begin(&submit, client, call);
@@ -154,66 +169,28 @@ int ob_client_dma_unmap(struct ob_client *client, uint64_t iova, uint64_t size, 
     if (err)
         return err;
     i = map_at(client, iova);
-    if (i == client->nmaps || client->maps[i].iova != iova || client->maps[i].size != size) {
+    if (i == client->nmaps || client->maps[i].iova != iova || client->maps[i].size != size)
         err = -ENOENT;
-    } else {
-        struct ob_map map = client->maps[i];
-
-        plan.len = (size_t)map.prot;
-        err = ob_submit_message(&submit, &message, &plan);
-        if (!err) {
-            client->unmapping++;
-            forget_map(client, iova, map.serial);
-        }
-    }
+    else
+        err = unmap(&submit, i);
     return (int)ob_submit_end(&submit, err);
-}
-
-/* `len` is the serial number of the youngest map that the command covers. */
-static ssize_t take_unmap_all(struct ob_client *client, struct ob_slot *slot, int err, const struct ob_message *reply,
-                              int *fds)
-{
-    size_t kept = 0;
-
-    for (size_t i = 0; i < client->nmaps && !err; i++) {
-        if (client->maps[i].serial > slot->len)
-            client->maps[kept++] = client->maps[i];
-    }
-    if (!err)
-        client->nmaps = kept;
-    return err;
 }
 
 int ob_client_dma_unmap_all(struct ob_client *client)
 {
-    struct ob_message message = { .header.command = OB_DMA_UNMAP,
-                                  .u.dma_unmap = { .argsz = sizeof(struct ob_wire_dma_unmap),
-                                                   .flags = VFIO_DMA_UNMAP_FLAG_ALL } };
-    struct ob_message_plan plan = { .take = take_unmap_all, .always = true };
     struct ob_submit submit;
+    uint64_t youngest;
     int err = ob_submit_begin(&submit, client, NULL);
 
     if (err)
         return err;
-    plan.len = client->map_serial;
-    if (client->nmaps > 0)
-        err = ob_submit_message(&submit, &message, &plan);
-    err = (int)ob_submit_end(&submit, err);
-    /* The flag is not in the specification. */
-    while (err && err != -ENOTCONN && err != -EPROTO && err != -ETIMEDOUT && err != -EDEADLK) {
-        struct ob_map map = { 0 };
-
-        pthread_mutex_lock(&client->lock);
-        if (client->nmaps > 0)
-            map = client->maps[client->nmaps - 1];
-        pthread_mutex_unlock(&client->lock);
-        if (map.size == 0)
-            return 0;
-        int one = ob_client_dma_unmap(client, map.iova, map.size, NULL);
-        if (one && one != -ENOENT)
-            return one;
+    /* Those that there are now. The lock may be let go of meanwhile, and what was refused comes back. */
+    youngest = client->map_serial;
+    for (size_t i = client->nmaps; i-- > 0 && !err;) {
+        if (i < client->nmaps && client->maps[i].serial <= youngest)
+            err = unmap(&submit, i);
     }
-    return err;
+    return (int)ob_submit_end(&submit, err);
 }
 
 /* --- The server's commands --------------------------------------------------------------------------------------- */
@@ -272,18 +249,6 @@ static void send_reply(struct ob_client *client, struct ob_out *out, const void 
     }
 }
 
-/* VU-DMA-3: the count of this reply has 4 bytes, unlike that of its command. */
-static size_t encode_write_reply(uint8_t *to, const struct ob_message *request)
-{
-    struct ob_header header = { request->header.id, OB_DMA_WRITE, OB_HEADER_SIZE + 12, OB_FLAG_REPLY, 0 };
-    uint32_t count = (uint32_t)request->u.dma_access.count;
-
-    memcpy(to, &header, sizeof(header));
-    memcpy(to + sizeof(header), &request->u.dma_access.address, 8);
-    memcpy(to + sizeof(header) + 8, &count, sizeof(count));
-    return header.size;
-}
-
 /* Has the program move the bytes; those of a DMA_READ go where its reply is put together. */
 static int move_bytes(struct ob_client *client, const struct ob_message *request, uint8_t *buf)
 {
@@ -329,13 +294,13 @@ void ob_dma_serve(struct ob_client *client, struct ob_channel *channel, const ui
         return;
     if (err) {
         used = ob_encode_error(buf, room, &message.header, err);
-    } else if (message.header.command == OB_DMA_WRITE) {
-        used = (ssize_t)encode_write_reply(buf, &message);
     } else {
-        reply = (struct ob_message){ .header = message.header,
-                                     .u.dma_access = message.u.dma_access,
-                                     .tail = buf + ob_tail_offset(OB_DMA_READ, true),
-                                     .tail_size = (size_t)message.u.dma_access.count };
+        /* VU-DMA-3: the count of a reply to DMA_WRITE has 8 bytes, too: the reference library wants them. */
+        reply = (struct ob_message){ .header = message.header, .u.dma_access = message.u.dma_access };
+        if (message.header.command == OB_DMA_READ) {
+            reply.tail = buf + ob_tail_offset(OB_DMA_READ, true);
+            reply.tail_size = (size_t)message.u.dma_access.count;
+        }
         used = ob_encode_reply(buf, room, &reply);
     }
     if (used < 0)

@@ -258,6 +258,7 @@ int ob_out_send(struct ob_out *out, const void *head, size_t head_len, const voi
     out->rest = went > 0 ? size - went : out->rest;
     append(out, (const uint8_t *)head + (went < head_len ? went : head_len), went < head_len ? head_len - went : 0);
     went -= went < head_len ? went : head_len;
-    append(out, (const uint8_t *)data + went, data_len - went);
+    if (data_len > went)
+        append(out, (const uint8_t *)data + went, data_len - went);
     return 0;
 }

@@ -157,9 +157,9 @@ static void take_messages(struct ob_client *client, struct ob_channel *channel)
     }
 }
 
-void ob_channel_read(struct ob_client *client, struct ob_channel *channel, bool wait)
+/* Makes room and reads once, without the lock. */
+static ssize_t receive(struct ob_client *client, struct ob_channel *channel, bool wait)
 {
-    int fd = channel->out.fd;
     ssize_t got;
 
     if (channel->start > 0) {
@@ -168,9 +168,14 @@ void ob_channel_read(struct ob_client *client, struct ob_channel *channel, bool 
         channel->start = 0;
     }
     pthread_mutex_unlock(&client->lock);
-    got = (wait ? ob_receive_wait : ob_receive)(&channel->receiver, fd, channel->bytes + channel->end,
+    got = (wait ? ob_receive_wait : ob_receive)(&channel->receiver, channel->out.fd, channel->bytes + channel->end,
                                                 channel->room - channel->end);
     pthread_mutex_lock(&client->lock);
+    return got;
+}
+
+static void take(struct ob_client *client, struct ob_channel *channel, ssize_t got)
+{
     if (client->dead || got == -EAGAIN || got == -EINTR)
         return;
     if (got > 0) {
@@ -185,4 +190,17 @@ void ob_channel_read(struct ob_client *client, struct ob_channel *channel, bool 
         ob_client_die(client, got == -EMFILE ? -EMFILE : -ENOTCONN, "cannot read from the server: %s%s",
                       strerror((int)-got), got == -EMFILE ? ": raise the limit on open files" : "");
     }
+}
+
+bool ob_channel_read(struct ob_client *client, struct ob_channel *channel, bool wait)
+{
+    ssize_t got = receive(client, channel, wait), twin;
+
+    /* A reply may say that the device writes memory no more: what the server sent on the twin socket before it comes
+     * first. Its end, or a fault of it, is dealt with in its own turn. */
+    bool along = got > 0 && channel == &client->main && client->twin.out.fd >= 0 && client->nmaps > 0;
+    if (along && (twin = receive(client, &client->twin, false)) > 0)
+        take(client, &client->twin, twin);
+    take(client, channel, got);
+    return along;
 }

@@ -108,6 +108,7 @@ static void poll_and_read(struct ob_client *client, uint64_t wait)
     struct pollfd fds[2];
     struct timespec timeout = to_timespec(wait);
     nfds_t n = client->twin.out.fd >= 0 ? 2 : 1;
+    bool along = false;
 
     for (nfds_t i = 0; i < n; i++)
         fds[i] = (struct pollfd){ channels[i]->out.fd, (short)(POLLIN | (channels[i]->out.full ? POLLOUT : 0)), 0 };
@@ -118,8 +119,8 @@ static void poll_and_read(struct ob_client *client, uint64_t wait)
     for (nfds_t i = 0; i < n && !client->dead; i++) {
         if (fds[i].revents & POLLOUT)
             ob_out_flush(&channels[i]->out);
-        if (fds[i].revents & ~POLLOUT)
-            ob_channel_read(client, channels[i], false);
+        if (fds[i].revents & ~POLLOUT && !along)
+            along = ob_channel_read(client, channels[i], false);
     }
 }
 

@@ -225,7 +225,8 @@ struct ob_dev {
     struct ob_dma_list dma_queue; /* to be sent as messages */
     struct ob_dma *dma_sent;      /* [C] waiting for an answer; at most OB_SESSION_MAX_ASKED */
 
-    struct ob_source listen_source, client_source, timer_source, wake_source, epoch_source, irq_source[OB_IRQ_POLLS];
+    struct ob_source listen_source, client_source, twin_source, timer_source, wake_source, epoch_source,
+        irq_source[OB_IRQ_POLLS];
     uint64_t timer_armed; /* 0: not */
     uint64_t accept_at;   /* when to listen again after an accept() that failed; 0: not */
 };

@@ -201,7 +201,8 @@ void ob_dma_answered(struct ob_dev *dev, uint16_t id, const struct ob_message *r
     if (!dma)
         return; /* its copy has ended otherwise */
     *link = dma->lib.next;
-    sent_piece_written(dev, dma, reply ? reply->u.dma_access.count : 0);
+    /* Whoever answers nonsense, or not at all, may have written it. */
+    sent_piece_written(dev, dma, reply ? reply->u.dma_access.count : at_most_a_piece(dma->len - dma->lib.copied));
     if (!err && reply->u.dma_access.count == 0)
         err = -EIO;
     if (!err) {

@@ -1,5 +1,6 @@
 /* Sockets and the control loop: clients one after the other, and whatever else the control thread waits for. */
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -49,6 +50,7 @@ int ob_server_fd(struct ob_dev *dev)
 void ob_client_gone(struct ob_dev *dev)
 {
     (void)ob_source_set(dev, &dev->client_source, -1, 0);
+    (void)ob_source_set(dev, &dev->twin_source, -1, 0);
     ob_session_end(&dev->session);
     ob_end_begin(dev);
 }
@@ -66,6 +68,50 @@ static int session_result(struct ob_dev *dev, int result)
     return 1;
 }
 
+static void twin_ready(struct ob_dev *dev, struct ob_source *source, uint32_t events)
+{
+    if (events & ~EPOLLOUT)
+        (void)ob_twin_read(&dev->session);
+    if (events & EPOLLOUT)
+        ob_twin_flush(&dev->session);
+}
+
+/* A client that goes closes both sockets. What is in flight then ends with the session, as it does for other clients,
+ * and not a moment before it as if it had failed. */
+static bool client_is_going(const struct ob_dev *dev)
+{
+    struct pollfd main = { .fd = dev->session.fd, .events = POLLRDHUP };
+
+    return poll(&main, 1, 0) > 0;
+}
+
+static void end_twin(struct ob_dev *dev)
+{
+    struct ob_session *s = &dev->session;
+    int err = s->twin.broken;
+
+    (void)ob_source_set(dev, &dev->twin_source, -1, 0);
+    if (client_is_going(dev))
+        return;
+    if (err != -EPIPE && err != -ECONNRESET)
+        ob_log(dev, "the client's twin socket ends, and DMA by messages fails from now on: %s", strerror(-err));
+    ob_twin_end(s);
+    if (dev->phase == OB_PHASE_LIVE)
+        ob_dma_send(dev); /* what waited fails, too */
+}
+
+static void watch_twin(struct ob_dev *dev)
+{
+    struct ob_session *s = &dev->session;
+
+    if (s->twin.fd < 0)
+        return;
+    if (!s->twin.broken)
+        s->twin.broken = ob_source_set(dev, &dev->twin_source, s->twin.fd, ob_twin_events(s));
+    if (s->twin.broken)
+        end_twin(dev);
+}
+
 /* After anything happened: what it made possible. */
 static void settle(struct ob_dev *dev)
 {
@@ -77,6 +123,7 @@ static void settle(struct ob_dev *dev)
             break;
     if (s->fd >= 0 && dev->phase == OB_PHASE_LIVE)
         ob_dma_send(dev);
+    watch_twin(dev);
     if (s->fd >= 0)
         (void)ob_source_set(dev, &dev->client_source, s->fd, ob_session_events(s));
 }
@@ -98,6 +145,7 @@ static void client_ready(struct ob_dev *dev, struct ob_source *source, uint32_t 
 static int start_session(struct ob_dev *dev, int fd)
 {
     dev->client_source.ready = client_ready;
+    dev->twin_source.ready = twin_ready;
     if (dev->resuming) { /* without its predecessor's client */
         dev->resuming = false;
         ob_holder_drop_left(&dev->session.holder);
@@ -128,6 +176,7 @@ static int resume_session(struct ob_dev *dev, int fd)
     dev->resuming = false;
     ob_holder_drop_left(&s->holder);
     dev->client_source.ready = client_ready;
+    dev->twin_source.ready = twin_ready;
     dev->config_changed = true;
     ob_dev_commit(dev);
     ob_irqs_reevaluate(dev->irqs);
@@ -136,6 +185,7 @@ static int resume_session(struct ob_dev *dev, int fd)
         ob_back_ops.opened(dev);
     ob_timers_update(dev);
     ob_dev_commit(dev);
+    watch_twin(dev);
     return ob_source_set(dev, &dev->client_source, fd, ob_session_events(s));
 }
 
@@ -245,6 +295,8 @@ static int poll_client(struct ob_dev *dev)
     if (dev->session.fd < 0 || dev->client_source.events != EPOLLIN)
         return -EAGAIN;
     int n = session_result(dev, ob_session_read(&dev->session));
+    if (ob_twin_awaits(&dev->session))
+        n += ob_twin_read(&dev->session);
     if (n > 0) {
         dev->idle_polls = 0;
         settle(dev);

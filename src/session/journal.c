@@ -8,21 +8,27 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define JOURNAL_MAGIC 0x31304c4e524a424fULL /* "OBJRNL01" */
+#define JOURNAL_MAGIC 0x32304c4e524a424fULL /* "OBJRNL02" */
 #define HEADER_SIZE   4096
 _Static_assert(sizeof(struct ob_journal_header) <= HEADER_SIZE, "the header has a page of its own");
 
-static size_t area_size(size_t max_message)
+static size_t whole_pages(size_t size)
 {
-    return (2 * max_message + 65536 + 4095) & ~(size_t)4095;
+    return (size + 4095) & ~(size_t)4095;
+}
+
+static bool twin_valid(const struct ob_journal_twin *t, size_t area)
+{
+    return t->in_base <= t->in_done && t->in_done <= t->in_tail && t->in_tail - t->in_base <= area &&
+           t->out_base <= t->out_sent && t->out_sent <= t->out_tail && t->out_tail - t->out_base <= area;
 }
 
 /* Positions that contradict each other would become wild pointers. */
-static bool header_valid(const struct ob_journal_header *h, size_t area)
+static bool header_valid(const struct ob_journal_header *h, size_t area, size_t twin)
 {
     return h->magic == JOURNAL_MAGIC && h->in_size == area && h->out_size == area && h->in_base <= h->in_tail &&
            h->in_tail - h->in_base <= area && h->out_base <= h->out_sent && h->out_sent - h->out_base <= area &&
-           h->connection <= h->in_tail && h->skip_from <= h->in_tail;
+           h->connection <= h->in_tail && h->skip_from <= h->in_tail && twin_valid(&h->twin, twin);
 }
 
 static int make(struct ob_journal *journal, size_t area)
@@ -39,12 +45,12 @@ static int make(struct ob_journal *journal, size_t area)
     return 0;
 }
 
-int ob_journal_open(struct ob_journal *journal, int fd, size_t max_message)
+int ob_journal_open(struct ob_journal *journal, int fd, size_t max_message, size_t max_twin)
 {
-    size_t area = area_size(max_message);
+    size_t area = whole_pages(2 * max_message + 65536), twin = whole_pages(2 * max_twin);
     bool fresh = fd < 0;
 
-    *journal = (struct ob_journal){ .fd = fd, .mapped = HEADER_SIZE + 2 * area };
+    *journal = (struct ob_journal){ .fd = fd, .twin_size = twin, .mapped = HEADER_SIZE + 2 * area + 2 * twin };
     if (fresh) {
         int err = make(journal, area);
         if (err)
@@ -67,9 +73,11 @@ int ob_journal_open(struct ob_journal *journal, int fd, size_t max_message)
     journal->header = p;
     journal->in = (uint8_t *)p + HEADER_SIZE;
     journal->out = journal->in + area;
+    journal->twin_in = journal->out + area;
+    journal->twin_out = journal->twin_in + twin;
     if (fresh) {
         *journal->header = (struct ob_journal_header){ .magic = JOURNAL_MAGIC, .in_size = area, .out_size = area };
-    } else if (!header_valid(journal->header, area)) {
+    } else if (!header_valid(journal->header, area, twin)) {
         munmap(p, journal->mapped);
         journal->header = NULL; /* nothing is open */
         journal->fd = -1;
@@ -92,18 +100,32 @@ void ob_journal_close(struct ob_journal *journal)
     ob_journal_unmap(journal, journal->fd >= 0);
 }
 
+/* What is not done, [from, tail), moves to the beginning of its area if a message that begins there might not fit. */
+static void make_room(uint8_t *area, size_t size, uint64_t *base, uint64_t from, uint64_t tail, size_t max_message)
+{
+    if (from == tail) {
+        ob_journal_store(base, tail);
+    } else if (from - *base + max_message > size) {
+        memcpy(area, area + (from - *base), tail - from);
+        ob_journal_store(base, from);
+    }
+}
+
 size_t ob_journal_in_room(struct ob_journal *journal, uint64_t executed, size_t max_message, bool move)
 {
     struct ob_journal_header *h = journal->header;
 
-    if (executed == h->in_tail) {
-        ob_journal_store(&h->in_base, h->in_tail);
-    } else if (move && executed - h->in_base + max_message > h->in_size) {
-        size_t left = h->in_tail - executed;
-        memcpy(journal->in, ob_journal_in(journal, executed), left);
-        ob_journal_store(&h->in_base, executed);
-    }
+    if (move || executed == h->in_tail)
+        make_room(journal->in, h->in_size, &h->in_base, executed, h->in_tail, max_message);
     return h->in_size - (h->in_tail - h->in_base);
+}
+
+size_t ob_journal_twin_room(struct ob_journal *journal, size_t max_message)
+{
+    struct ob_journal_twin *t = &journal->header->twin;
+
+    make_room(journal->twin_in, journal->twin_size, &t->in_base, t->in_done, t->in_tail, max_message);
+    return journal->twin_size - (t->in_tail - t->in_base);
 }
 
 size_t ob_journal_out_room(struct ob_journal *journal, uint64_t out_tail)

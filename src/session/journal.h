@@ -17,6 +17,10 @@
  * beginning: an area is twice the largest message, so that source and target never overlap, and one store of the base
  * makes the move current.
  *
+ * The twin socket has two small areas of its own: `twin_in` for answers that come over it, and `twin_out` for one
+ * message on its way, so that neither stream is cut in the middle of a message when a process dies. They are not
+ * committed: a successor sends the rest of a message that has begun, and takes no answer for its own.
+ *
  * The journal is private to the server and whoever holds its descriptor for a successor; no client maps it. One thread
  * uses it at a time. */
 #ifndef OB_SESSION_JOURNAL_H
@@ -44,6 +48,13 @@ struct ob_journal_batch {
 };
 #define OB_JOURNAL_BATCHES 16
 
+/* Positions in the streams of the twin socket, in bytes since it was made. */
+struct ob_journal_twin {
+    uint64_t key;                       /* of our end of it; 0: there is none */
+    uint64_t in_base, in_done, in_tail; /* received is [in_base, in_tail), of which messages before in_done are done */
+    uint64_t out_base, out_sent, out_tail; /* the one message is [out_base, out_tail) */
+};
+
 struct ob_journal_header {
     uint64_t magic;
     uint64_t in_size, out_size; /* bytes of the areas */
@@ -60,18 +71,21 @@ struct ob_journal_header {
     uint32_t next_id;   /* of the next message to the client */
     uint32_t connected; /* there is a client */
     struct ob_journal_batch batches[OB_JOURNAL_BATCHES];
+    struct ob_journal_twin twin; /* true with `negotiated`, like `peer` */
 };
 
 struct ob_journal {
     int fd;
     struct ob_journal_header *header;
-    uint8_t *in, *out;
+    uint8_t *in, *out, *twin_in, *twin_out;
+    size_t twin_size; /* of each of the twin socket's areas */
     size_t mapped;
 };
 
-/* Makes a journal (fd -1) for messages of up to max_message bytes, or takes over the one in fd, which is owned by the
- * journal on success. 0, -EINVAL when fd holds no journal of this version and size, or what memfd_create, mmap say. */
-int ob_journal_open(struct ob_journal *journal, int fd, size_t max_message);
+/* Makes a journal (fd -1) for messages of up to max_message bytes, and of max_twin bytes on the twin socket, or takes
+ * over the one in fd, which is owned by the journal on success. 0, -EINVAL when fd holds no journal of this version and
+ * size, or what memfd_create, mmap say. */
+int ob_journal_open(struct ob_journal *journal, int fd, size_t max_message, size_t max_twin);
 void ob_journal_close(struct ob_journal *journal);
 /* Lets go of it without closing the descriptor, unless `close_fd`. */
 void ob_journal_unmap(struct ob_journal *journal, bool close_fd);
@@ -89,6 +103,14 @@ static inline uint8_t *ob_journal_out(const struct ob_journal *journal, uint64_t
 /* Makes room behind in_tail, given that everything before `executed` is done and a message of up to max_message bytes
  * begins there. `move` says whether bytes may move (nobody holds pointers to them). Returns how many bytes fit. */
 size_t ob_journal_in_room(struct ob_journal *journal, uint64_t executed, size_t max_message, bool move);
+
+/* The same for `twin_in`. */
+size_t ob_journal_twin_room(struct ob_journal *journal, size_t max_message);
+
+static inline uint8_t *ob_journal_twin_in(const struct ob_journal *journal, uint64_t position)
+{
+    return journal->twin_in + (position - journal->header->twin.in_base);
+}
 
 /* The same for `out`: how many bytes fit behind out_tail. Starts over when everything is sent. */
 size_t ob_journal_out_room(struct ob_journal *journal, uint64_t out_tail);

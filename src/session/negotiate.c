@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "session/session.h"
 
@@ -16,7 +17,9 @@ static struct ob_capabilities offer(const struct ob_capabilities *peer)
     ours.max_dma_maps = ob_session_max_maps(peer);
     ours.pgsizes = ob_session_pages(peer);
     ours.write_multiple = peer->write_multiple;
-    ours.twin_socket.supported = false;
+    /* The one descriptor of the reply, if the client takes any. */
+    ours.twin_socket.supported = peer->twin_socket.supported && peer->max_msg_fds > 0;
+    ours.twin_socket.fd_index = 0;
     return ours;
 }
 
@@ -48,16 +51,25 @@ int ob_session_negotiate(struct ob_session *s)
         return -EINVAL;
     }
     struct ob_capabilities ours = offer(&peer);
+    err = ours.twin_socket.supported ? ob_twin_open(s) : 0;
+    if (err) {
+        snprintf(s->why, sizeof(s->why), "no twin socket for the client: %s", strerror(-err));
+        s->closing = true;
+        return err;
+    }
     char text[OB_VERSION_MAX_TEXT];
     ssize_t size = ob_version_encode(text, sizeof(text), &ours);
-    if (size < 0)
-        return size;
+    if (size < 0) {
+        ob_twin_close(s);
+        return (int)size;
+    }
     struct ob_message reply = {
         .u.version = { OB_VERSION_MAJOR, OB_VERSION_MINOR },
         .tail = (const uint8_t *)text,
-        .tail_size = size,
+        .tail_size = (size_t)size,
+        .nfds = ours.twin_socket.supported,
     };
-    ob_session_reply(s, &reply, -1);
+    ob_session_reply(s, &reply, OB_TWIN_REPLY);
     h->peer = peer;
     ob_journal_store(&h->negotiated, s->position.executed + s->request.header.size); /* true with the commit */
     s->ops->opened(s->back);

@@ -69,7 +69,8 @@ void ob_session_reply(struct ob_session *s, struct ob_message *m, int what)
     append(s, size);
 }
 
-const struct ob_message *ob_session_asked(struct ob_session *s, const struct ob_header *reply)
+/* The request of ours that a reply's header answers, or NULL; it is asked no more. */
+static const struct ob_message *take_asked(struct ob_session *s, const struct ob_header *reply)
 {
     for (int i = 0; i < OB_SESSION_MAX_ASKED; i++) {
         struct ob_asked *asked = &s->asked[i];
@@ -79,6 +80,24 @@ const struct ob_message *ob_session_asked(struct ob_session *s, const struct ob_
         }
     }
     return NULL;
+}
+
+/* One never asked for, or malformed, is the peer's fault and ends the session only if it breaks the protocol beyond
+ * doubt. */
+void ob_session_take_reply(struct ob_session *s, const uint8_t *bytes, size_t size, const struct ob_header *h)
+{
+    struct ob_message reply;
+    const struct ob_message *request = take_asked(s, h);
+
+    if (!request)
+        return; /* late, or for a predecessor */
+    struct ob_message asked = *request;
+    int err = ob_check_reply(&reply, bytes, size, &asked, &s->limits, 0);
+    if (!err)
+        err = ob_reply_error(&reply);
+    if (err == -ENOTCONN)
+        err = -EIO; /* a client that refuses so is there: devices take the other for its end */
+    s->ops->answered(s->back, h->id, err ? NULL : &reply, err);
 }
 
 void ob_session_forget(struct ob_session *s, uint16_t id)
@@ -96,6 +115,42 @@ static struct ob_asked *free_asked(struct ob_session *s)
     return NULL;
 }
 
+/* The next id that no message of ours waits with: a client may leave one unanswered while 65536 others pass. */
+static uint16_t free_id(struct ob_session *s)
+{
+    uint16_t id = (uint16_t)s->journal.header->next_id++;
+
+    for (int i = 0; i < OB_SESSION_MAX_ASKED; i++) {
+        if (s->asked[i].used && s->asked[i].request.header.id == id) {
+            id = (uint16_t)s->journal.header->next_id++;
+            i = -1; /* from the first on */
+        }
+    }
+    return id;
+}
+
+/* Whether a request of ours can go over the main socket now: 0 or -EAGAIN. */
+static int main_ready(struct ob_session *s)
+{
+    /* A kept request's data may lie behind out_tail already. */
+    if (s->blocked || s->closing || s->kept || s->position.part > 0 ||
+        ob_journal_out_room(&s->journal, s->position.out_tail) < ob_max_message(&s->limits))
+        return -EAGAIN;
+    return 0;
+}
+
+static int main_send(struct ob_session *s, const struct ob_message *m)
+{
+    ssize_t size = ob_encode_request(out_end(s), out_room(s), m);
+
+    if (size < 0)
+        return (int)size;
+    gather(s, (size_t)size, false);
+    append(s, size);
+    s->ops->commit(s->back);
+    return ob_session_flush(s);
+}
+
 int ob_session_request(struct ob_session *s, struct ob_message *m)
 {
     struct ob_asked *asked = free_asked(s);
@@ -104,20 +159,15 @@ int ob_session_request(struct ob_session *s, struct ob_message *m)
         return -ENOTCONN;
     if (!asked)
         return -EAGAIN;
-    /* A kept request's data may lie behind out_tail already. */
-    if (s->blocked || s->closing || s->kept || s->position.part > 0 ||
-        ob_journal_out_room(&s->journal, s->position.out_tail) < ob_max_message(&s->limits))
-        return -EAGAIN;
-    m->header.id = s->journal.header->next_id++;
-    ssize_t size = ob_encode_request(out_end(s), out_room(s), m);
-    if (size < 0)
-        return size;
-    gather(s, size, false);
-    append(s, size);
+    int err = s->twin.used ? ob_twin_ready(s) : main_ready(s);
+    if (err)
+        return err;
+    m->header.id = free_id(s);
+    err = s->twin.used ? ob_twin_send(s, m) : main_send(s, m);
+    if (err)
+        return err;
     *asked = (struct ob_asked){ .used = true, .request = *m };
-    s->ops->commit(s->back);
-    int err = ob_session_flush(s);
-    return err ? err : m->header.id;
+    return m->header.id;
 }
 
 /* How far the next call may go: a message with descriptors goes alone, whatever lies around it. */
@@ -144,12 +194,17 @@ static ssize_t send_until(struct ob_session *s, uint64_t end)
     size_t len = end - h->out_sent;
 
     ob_step(sending);
-    if (h->out_sent == ob_session_fd_at(s)) {
-        int fds[OB_SEND_MAX_FDS];
-        unsigned n = s->ops->reply_fds(s->back, s->position.out_fds, fds);
-        return ob_send_with_fds(s->fd, bytes, len, fds, n);
+    if (h->out_sent != ob_session_fd_at(s))
+        return ob_send_bytes(s->fd, bytes, len);
+    if (s->position.out_fds == OB_TWIN_REPLY) {
+        ssize_t n = ob_send_with_fds(s->fd, bytes, len, &s->twin.theirs, 1);
+        if (n > 0)
+            ob_twin_given(s);
+        return n;
     }
-    return ob_send_bytes(s->fd, bytes, len);
+    int fds[OB_SEND_MAX_FDS];
+    unsigned count = s->ops->reply_fds(s->back, s->position.out_fds, fds);
+    return ob_send_with_fds(s->fd, bytes, len, fds, count);
 }
 
 int ob_session_flush(struct ob_session *s)

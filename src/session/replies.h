@@ -18,7 +18,12 @@ static inline uint64_t ob_session_fd_at(const struct ob_session *s)
 /* Sends what is valid and unsent. 0 (also when the peer does not take all: s->blocked) or -errno. */
 int ob_session_flush(struct ob_session *s);
 
-/* The request of ours that a reply's header answers, or NULL; it is asked no more. */
-const struct ob_message *ob_session_asked(struct ob_session *s, const struct ob_header *reply);
+static inline bool ob_session_is_reply(const struct ob_header *h)
+{
+    return (h->flags & OB_FLAG_TYPE_MASK) == OB_FLAG_REPLY;
+}
+
+/* The client answers a message of ours, or nothing that was asked. */
+void ob_session_take_reply(struct ob_session *s, const uint8_t *bytes, size_t size, const struct ob_header *h);
 
 #endif

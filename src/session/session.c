@@ -19,7 +19,8 @@ int ob_session_init(struct ob_session *s, int journal_fd, const struct ob_positi
     *s = (struct ob_session){ .position = *position, .fd = -1, .limits = server_limits, .ops = ops, .back = back };
     s->holder.socket = -1;
     ob_receiver_init(&s->receiver);
-    int err = ob_journal_open(&s->journal, journal_fd, ob_max_message(&server_limits));
+    ob_twin_init(s);
+    int err = ob_journal_open(&s->journal, journal_fd, ob_max_message(&server_limits), OB_TWIN_MAX_MESSAGE);
     if (err)
         return err;
     /* What the vault says has to be what the journal holds; out_tail would become a wild pointer. */
@@ -57,11 +58,13 @@ void ob_session_connect(struct ob_session *s, int fd)
     memset(s->settled, 0, sizeof(s->settled));
     s->lost = 0;
     s->why[0] = 0;
-    /* The last client may have left half an oversized message, and replies that it did not read. */
+    /* The last client may have left half an oversized message, a twin socket, and replies that it did not read. */
     ob_journal_store(&h->skip_until, 0);
+    ob_journal_store(&h->twin.key, 0);
     ob_journal_store(&h->out_sent, s->position.out_tail);
     h->connected = true;
     ob_receiver_init(&s->receiver);
+    ob_twin_init(s);
     s->position.executed = h->in_tail;
     s->position.part = 0;
     s->position.out_fds = -1;
@@ -137,6 +140,8 @@ int ob_session_resume(struct ob_session *s, int fd)
     s->receiver.noted = (skipping ? h->skip_until : s->scanned) - h->connection;
     memset(s->settled, 0, sizeof(s->settled));
     int err = restore_batches(s);
+    if (!err)
+        err = ob_twin_resume(s);
     if (err) {
         ob_receiver_close(&s->receiver);
         return err;
@@ -164,6 +169,7 @@ void ob_session_end(struct ob_session *s)
 
     close(s->fd);
     s->fd = -1;
+    ob_twin_close(s);
     for (unsigned i = 0; i < OB_JOURNAL_BATCHES; i++)
         drop_batch(s, &h->batches[i]);
     ob_receiver_close(&s->receiver);
@@ -268,27 +274,6 @@ static ssize_t receive(struct ob_session *s)
     return n;
 }
 
-static bool is_reply(const struct ob_header *h)
-{
-    return (h->flags & OB_FLAG_TYPE_MASK) == OB_FLAG_REPLY;
-}
-
-/* A request of ours was answered. A reply never asked for, or malformed, is the peer's fault and ends the session only
- * if it breaks the protocol beyond doubt. */
-static void take_reply(struct ob_session *s, const uint8_t *bytes, size_t size, const struct ob_header *h)
-{
-    struct ob_message reply;
-    const struct ob_message *request = ob_session_asked(s, h);
-
-    if (!request)
-        return; /* late, or for a predecessor */
-    struct ob_message asked = *request;
-    int err = ob_check_reply(&reply, bytes, size, &asked, &s->limits, 0);
-    if (!err)
-        err = ob_reply_error(&reply);
-    s->ops->answered(s->back, h->id, err ? NULL : &reply, err);
-}
-
 /* Looks at what has arrived: notes each header as it becomes complete, takes out replies. */
 static void scan(struct ob_session *s)
 {
@@ -312,7 +297,7 @@ static void scan(struct ob_session *s)
         uint32_t whole = size == -EMSGSIZE ? header.size : (uint32_t)size;
         if (s->receiver.noted + h->connection <= s->scanned)
             ob_receiver_note(&s->receiver, whole,
-                             size > 0 && !is_reply(&header) && header.command < OB_COMMAND_END &&
+                             size > 0 && !ob_session_is_reply(&header) && header.command < OB_COMMAND_END &&
                                  ob_commands[header.command].request.max_fds > 0);
         if (size == -EMSGSIZE) {
             /* Refused by advance(); its bytes are thrown away as they come. */
@@ -320,8 +305,8 @@ static void scan(struct ob_session *s)
         }
         if (have < (size_t)size)
             return;
-        if (is_reply(&header))
-            take_reply(s, bytes, size, &header);
+        if (ob_session_is_reply(&header) && !s->twin.used)
+            ob_session_take_reply(s, bytes, size, &header);
         s->scanned += size;
     }
 }
@@ -399,7 +384,7 @@ static void skip_oversized(struct ob_session *s, const struct ob_header *header)
     /* In this order: between the two stores, and until the commit, nothing is thrown away. */
     ob_journal_store(&h->skip_from, s->position.executed);
     ob_journal_store(&h->skip_until, s->position.executed + header->size);
-    if (!is_reply(header))
+    if (!ob_session_is_reply(header))
         refuse(s, header, -EMSGSIZE);
     finish(s, OB_HEADER_SIZE);
     s->scanned = s->position.executed;
@@ -445,7 +430,7 @@ static int advance(struct ob_session *s)
         if (size == -EMSGSIZE) {
             skip_oversized(s, &header);
         } else if (size > 0 && s->position.executed + size <= s->scanned) {
-            if (is_reply(&header))
+            if (ob_session_is_reply(&header))
                 s->position.executed += size; /* taken by scan() */
             else if (!execute(s, bytes, size))
                 break;

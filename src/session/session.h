@@ -6,7 +6,8 @@
  * session's position together with the device's state. Then, and only then, may effects and the reply be seen outside.
  *
  * Requests are executed in the order of the stream, and so are replies. When the back keeps a request, later ones wait;
- * replies of the client to messages of ours are taken out of turn, since nothing in the stream orders them.
+ * replies of the client to messages of ours are taken out of turn, since nothing in the stream orders them. Where there
+ * is a twin socket (twin.h), those messages and their replies go over it.
  *
  * A peer that does not read its replies stops being read; one that sends half a message is waited for without a thread.
  * All of it is used by the control thread only. */
@@ -16,6 +17,7 @@
 #include "protocol/message.h"
 #include "session/holder.h"
 #include "session/journal.h"
+#include "session/twin.h"
 #include "transport/receiver.h"
 
 /* The most maps, and bytes of data in a message, that a server takes. */
@@ -24,8 +26,6 @@
 /* Page sizes of maps: from 4 KiB, below which no host has pages, every power of two that the text of VERSION can hold.
  */
 #define OB_SESSION_PAGES ((uint64_t)INT64_MAX & ~UINT64_C(4095))
-/* The most data in one message of ours: QEMU does not look at short transfers above this (DMA_READ, DMA_WRITE). */
-#define OB_SESSION_DMA_PIECE 32768u
 
 struct ob_session;
 
@@ -68,6 +68,7 @@ struct ob_session {
     struct ob_limits limits;
     uint32_t settled[OB_JOURNAL_BATCHES]; /* by batch: bit n: descriptor n is somebody's, or its key is dropped */
     struct ob_asked asked[OB_SESSION_MAX_ASKED];
+    struct ob_twin twin;
     const struct ob_session_ops *ops;
     void *back;
     char why[160]; /* about the connection's end, or empty */
@@ -110,8 +111,9 @@ void *ob_session_reply_tail(struct ob_session *s);
  * from the loop afterwards. */
 void ob_session_complete(struct ob_session *s, int err);
 
-/* Sends a request of ours (DMA_READ, DMA_WRITE); its id is chosen here and returned. -EAGAIN: not now, ask again after
- * ob_session_advance() or an answer; -ENOTCONN. Commits. */
+/* Sends a request of ours (DMA_READ, DMA_WRITE), over the twin socket if there is one; its id is chosen here and
+ * returned. -EAGAIN: not now, ask again after ob_session_advance(), ob_twin_flush() or an answer; -ENOTCONN; -EPIPE:
+ * the client has ended its twin socket. May commit. */
 int ob_session_request(struct ob_session *s, struct ob_message *m);
 /* Nobody waits for the reply to that request of ours any more: it is thrown away when it comes. */
 void ob_session_forget(struct ob_session *s, uint16_t id);

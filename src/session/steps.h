@@ -14,8 +14,8 @@
     X(copied)    /* the second copy is written, not yet current */  \
     X(committed) /* state, reply and position are current */        \
     X(signalled) /* interrupts and other effects are out */         \
-    X(sending)   /* right before the reply is sent */               \
-    X(sent)      /* the reply went and is noted as sent */
+    X(sending)   /* right before messages are sent */               \
+    X(sent)      /* they went, and are noted as sent */
 
 enum ob_step {
 #define X(name) OB_STEP_##name,

@@ -140,6 +140,14 @@ ssize_t ob_receive_wait(struct ob_receiver *receiver, int fd, void *room, size_t
     return receive(receiver, fd, room, len, 0);
 }
 
+ssize_t ob_receive_bytes(int fd, void *room, size_t len)
+{
+    if (len == 0)
+        return -EINVAL;
+    ssize_t got = recv(fd, room, len, MSG_DONTWAIT);
+    return got < 0 ? -errno : got;
+}
+
 const struct ob_fd_batch *ob_receiver_newest(const struct ob_receiver *receiver)
 {
     return &receiver->batches[(receiver->first + receiver->queued - 1) % OB_RECEIVER_MAX_BATCHES];

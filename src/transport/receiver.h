@@ -83,6 +83,10 @@ ssize_t ob_receive(struct ob_receiver *receiver, int fd, void *room, size_t len)
 /* The same, but waits for the first byte on a blocking socket, as long as its SO_RCVTIMEO says; then -EAGAIN. */
 ssize_t ob_receive_wait(struct ob_receiver *receiver, int fd, void *room, size_t len);
 
+/* Reads once, without waiting, from a socket on which no message carries descriptors: the kernel closes those that come
+ * all the same. Bytes, 0 when the peer has closed its side, -EAGAIN, -EINTR, or what recv says; -EINVAL: `len` is 0. */
+ssize_t ob_receive_bytes(int fd, void *room, size_t len);
+
 /* The part of ob_receiver_note() for when descriptors wait; not for callers. */
 void ob_receiver_assign(struct ob_receiver *receiver);
 

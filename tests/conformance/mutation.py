@@ -10,6 +10,7 @@ returns what goes on instead: a message, several, or None for nothing; it may ch
 
 import dataclasses
 import importlib
+import json
 import os
 import pathlib
 import struct
@@ -24,8 +25,12 @@ class Mutation:
     touches: Callable
     transform: Callable
     caught_by: tuple  # names of checks, each of which fails because of it
-    server: str  # the device behind the proxy: testdev, or one that `outboard serve` has; ",KEY=VALUE..." are options
+    # The device behind the proxy: testdev, or one that `outboard serve` has; ",KEY=VALUE..." are options. "": it is a
+    # client.
+    server: str
     timeout: int = 3000  # of the judge, ms: short where a check waits for what never comes
+    hides_end: bool = False  # the client is not told that the server has gone
+    always_succeeds: bool = False  # the client's status is 0, whatever happened
 
     def apply(self, connection, message):
         if not self.touches(message):
@@ -50,6 +55,12 @@ def variant(name, touches, transform, *checks, server="testdev"):
     if name in ROWS or name in VARIANTS:
         raise ValueError(f"two rows are called {name}")
     VARIANTS[name] = Mutation(name, touches, transform, checks, server)
+
+
+def client_row(name, touches, transform, *caught_by, **options):
+    """A row about a client: the proxy is between client_driver and the judge."""
+    row(name, touches, transform, *caught_by, server="")
+    ROWS[name] = dataclasses.replace(ROWS[name], **options)
 
 
 def load():
@@ -150,6 +161,16 @@ def field(where, offset, form, test):
             return False
         return bool(test(struct.unpack_from("<" + form, payload, offset)[0]))
     return touches
+
+
+def nothing(m):
+    """No message: what the row breaks is something else."""
+    return False
+
+
+def holds(form):
+    """Messages whose payload has these bytes, or satisfies a function."""
+    return (lambda m: form(m.payload)) if callable(form) else (lambda m: form in m.payload)
 
 
 GET, SET, PROBE = 1 << 16, 1 << 17, 1 << 18
@@ -331,6 +352,12 @@ def close(connection, m):
     raise Gone
 
 
+def crash_client(connection, m):
+    """The client dies of it."""
+    connection.proxy.crash_client()
+    close(connection, m)
+
+
 def crash(connection, m):
     """The server's process ends."""
     connection.proxy.crash()
@@ -419,4 +446,15 @@ def added(transform_request, **fields):
     def transform(connection, m):
         other = transform_request(connection, m.copy(**fields))
         return [m, other]
+    return transform
+
+
+def edit_json(edit):
+    """Changes the capabilities in the text of a VERSION or its reply; what has none stays."""
+    def transform(_, m):
+        if len(m.payload) > 4 and not m.flags & ERROR:
+            text = json.loads(m.payload[4:].rstrip(b"\0"))
+            edit(text.setdefault("capabilities", {}))
+            m.payload = m.payload[:4] + json.dumps(text, separators=(",", ":")).encode() + b"\0"
+        return m
     return transform

@@ -3,11 +3,13 @@
 
     proxy.py [--mutation NAME] (--fd N | --socket-path PATH) -- SERVER [ARG...]
     proxy.py [--mutation NAME] (--fd N | --socket-path PATH) --connect PATH
+    proxy.py [--mutation NAME] --connect PATH --client -- CLIENT [ARG...]
 
 It serves clients, any number at a time, at PATH or on a descriptor, and passes the messages of each over a connection
 of its own to a server: one that it starts, with --socket-path=PATH appended, or one that listens already. Messages go
 on one by one, as they came: each in a segment of its own, its descriptors with its first byte. A twin socket that the
-server offers is passed through in the same way.
+server offers is passed through in the same way, its end too. With --client it starts a client, in whose command {proxy}
+becomes the path to connect to, and ends as that does: with its status, or by its signal.
 
 Without a mutation nothing is changed, so that a conforming pair of peers does not notice the proxy. With one, the rows
 of mutations_*.py say which messages are changed, dropped, answered here, cut, repeated.
@@ -62,8 +64,10 @@ class Message:
     cuts: tuple = ()  # offsets at which a segment ends
     join: bool = False  # kept back, and sent in one segment with the message behind it
     number: int = 0  # how many of its command and kind came before it on this connection
-    connection: int = 0  # which of the proxy's it is on, from 0
+    ends: bool = False  # it is no message but the end of the twin socket, which its sender closed
+    connection: int = 0  # which of the proxy's it is on, from 0; of a client's, which of those that the judge started
     breaks: tuple = ()  # offsets in it at which a read of ours ended
+    joined: bool = False  # it came in one read with the message before it
     late_fds: bool = False  # its descriptors did not come with its first byte
     cut_off: Optional[bytes] = None  # all that came of it before the end of the connection
     state: Optional[int] = 2  # of migration, as far as the client could know when this came; None: it cannot
@@ -127,6 +131,7 @@ class Stream:
 
     def messages(self, from_client, twin):
         """What is complete. A header that makes no sense, or announces too much, comes with all that is behind it."""
+        joined = False
         while len(self.buffer) >= HEADER.size and not self.lost:
             ident, command, size, flags, error = HEADER.unpack_from(self.buffer)
             self.lost = size < HEADER.size or size > MAX_MESSAGE
@@ -136,7 +141,8 @@ class Stream:
             late = any(0 < start for at, start, _ in self.fds if at < size)
             data, fds = self.take(len(self.buffer) if self.lost else size)
             yield Message(ident, command, flags, error, data[HEADER.size:], fds, from_client, twin,
-                          size=size if self.lost else None, breaks=breaks, late_fds=late)
+                          size=size if self.lost else None, breaks=breaks, joined=joined, late_fds=late)
+            joined = True
 
     def take(self, size):
         """The first bytes, and the descriptors that came with them."""
@@ -244,15 +250,34 @@ class Connection:
             room = other.pending_size < MAX_PENDING or other.hoards
             self.epoll.modify(fd, (select.EPOLLIN if room else 0) | (select.EPOLLOUT if stream.pending else 0))
 
-    def interpose_twin(self, index, fds):
-        """Puts the proxy between the ends of a twin socket: ours replaces the server's in `fds`."""
-        server = socket.socket(fileno=fds[index])
+    def interpose_twin(self, m):
+        """Puts the proxy between the ends of a twin socket that a reply to VERSION gives: ours replaces the server's."""
+        at = m.payload.find(b'"fd_index"')
+        if at < 0 or self.twins:
+            return
+        digits = m.payload[at + 10:].lstrip(b": ")
+        index = int(digits[:len(digits) - len(digits.lstrip(b"0123456789"))] or b"-1")
+        if not 0 <= index < len(m.fds):
+            return
+        server = socket.socket(fileno=m.fds[index])
         ours, client = socket.socketpair()
-        fds[index] = client.detach()
+        m.fds[index] = client.detach()
         a, b = Stream(ours), Stream(server)
         self.twins = {True: b, False: a}  # by sender: where its messages go
         self.watch(a, b, True, True)
         self.watch(b, a, False, True)
+
+    def unwatch(self, stream):
+        fd = stream.socket.fileno()
+        if fd in self.streams:
+            self.epoll.unregister(fd)
+            del self.streams[fd]
+
+    def end_twin(self):
+        for stream in self.twins.values():
+            self.unwatch(stream)
+            stream.close()
+        self.twins = {}
 
     def remember(self, m):
         key = (m.from_client, m.twin, m.id, m.command)
@@ -290,19 +315,18 @@ class Connection:
         return self.server if from_client else self.client
 
     def forward(self, m):
-        if m.command == COMMANDS["VERSION"] and m.is_reply and not m.from_client:
-            at = m.payload.find(b'"fd_index"')
-            if at >= 0 and m.fds and not self.twins:
-                digits = m.payload[at + 10:].lstrip(b": ")
-                index = int(digits[:len(digits) - len(digits.lstrip(b"0123456789"))] or b"-1")
-                if 0 <= index < len(m.fds):
-                    self.interpose_twin(index, m.fds)
         self.follow(m)
-        self.to(m.from_client, m.twin).send(m)
+        if m.ends:
+            self.end_twin()
+        elif self.twins or not m.twin:  # else the other side has closed it meanwhile
+            self.to(m.from_client, m.twin).send(m)
 
     def handle(self, m):
-        self.pair(m)
-        self.remember(m)
+        if not m.ends:
+            self.pair(m)
+            self.remember(m)
+        if m.command == COMMANDS["VERSION"] and m.is_reply and not m.from_client:
+            self.interpose_twin(m)
         came, kept = set(m.fds), set()
         m.state = self.state
         for one in self.proxy.mutate(self, m):
@@ -317,18 +341,26 @@ class Connection:
             while True:
                 self.choose_events()
                 for fd, events in self.epoll.poll(0 if self.proxy.spins(self) else None):
-                    if events & select.EPOLLOUT:
+                    if fd in self.streams and events & select.EPOLLOUT:
                         self.streams[fd][0].flush()
-                    if events & ~select.EPOLLOUT:
+                    if fd in self.streams and events & ~select.EPOLLOUT:
                         self.read(fd)
         except Gone:
             pass
         finally:
             self.epoll.close()
-            for stream, *_ in self.streams.values():
+            for stream in (self.client, self.server, *self.twins.values()):
                 stream.close()
             for fd in self.kept:
                 os.close(fd)
+
+    def orphan(self, stream):
+        """The server has gone, and the client is not told: it waits for answers that do not come."""
+        self.unwatch(stream)
+        stream.close()
+        nobody, self.nobody = socket.socketpair()
+        self.server = Stream(nobody)
+        self.streams[self.client.socket.fileno()] = (self.client, self.server, True, False)
 
     def read(self, fd):
         stream, other, from_client, twin = self.streams[fd]
@@ -336,14 +368,15 @@ class Connection:
             stream.receive()
         except Gone:
             if twin:
-                self.epoll.unregister(fd)
-                del self.streams[fd]
-                other.socket.shutdown(socket.SHUT_WR)
-                stream.close()
+                self.unwatch(stream)
+                self.handle(Message(0, 0, 0, 0, b"", [], from_client, True, ends=True))
                 return
             rest = stream.rest(from_client, twin)
             if rest:
                 self.handle(rest)
+            if not from_client and self.proxy.hides_end():
+                self.orphan(stream)
+                return
             raise
         for m in stream.messages(from_client, twin):
             self.handle(m)
@@ -356,6 +389,7 @@ class Proxy:
         self.mutation = mutation
         self.folder = None
         self.server = None
+        self.client = None
         self.path = None
         self.memory = {}  # of the mutation, over all connections
         self.connections = []  # that there are now
@@ -379,6 +413,42 @@ class Proxy:
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(self.path)
         return sock
+
+    def hides_end(self):
+        return self.mutation is not None and self.mutation.hides_end
+
+    def run_client(self, command):
+        """Starts a client, serves it, and ends as it did."""
+        self.folder = tempfile.TemporaryDirectory(prefix="proxy-")
+        path = os.path.join(self.folder.name, "client")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen(1)
+            command = [word.replace("{proxy}", path) for word in command]
+            self.client = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--"] + command)
+            listener.settimeout(0.05)  # only how soon it is noticed that the client did not come
+            while self.client.poll() is None:
+                try:
+                    self.serve(listener.accept()[0], self.accepted)
+                    break
+                except TimeoutError:
+                    pass
+        status = self.client.wait()
+        if status < 0:
+            signal.signal(-status, signal.SIG_DFL)
+            os.kill(os.getpid(), -status)
+        return 0 if self.mutation is not None and self.mutation.always_succeeds else status
+
+    def count(self, path):
+        """Notes that one more client comes to the judge, which starts another proxy for each."""
+        with open(path + ".clients", "a+", encoding="ascii") as file:
+            file.seek(0)
+            self.accepted = len(file.read())
+            file.write(".")
+
+    def crash_client(self):
+        self.client.send_signal(signal.SIGSEGV)
+        self.client.wait()
 
     def mutate(self, connection, m):
         if self.mutation is None:
@@ -417,9 +487,9 @@ class Proxy:
         os._exit(1)
 
     def stop(self):
-        if self.server:
-            self.server.terminate()
-            self.server.wait()
+        for process in filter(None, (self.server, self.client)):
+            process.terminate()
+            process.wait()
         if self.folder:
             self.folder.cleanup()
 
@@ -430,11 +500,15 @@ def main():
     parser.add_argument("--connect", metavar="PATH", help="where a server listens already")
     parser.add_argument("--fd", type=int, help="a listening or connected socket")
     parser.add_argument("--socket-path", help="where to listen")
-    parser.add_argument("server", nargs="*", help="the server program and its arguments")
+    parser.add_argument("--client", action="store_true", help="the program is a client, and is started")
+    parser.add_argument("program", nargs="*", help="the server's or client's program and its arguments")
     arguments = parser.parse_args()
-    if (arguments.fd is None) == (arguments.socket_path is None):
+    if arguments.client:
+        if not arguments.connect or not arguments.program:
+            parser.error("--client takes --connect PATH and a client program")
+    elif (arguments.fd is None) == (arguments.socket_path is None):
         parser.error("give one of --fd and --socket-path")
-    if bool(arguments.connect) == bool(arguments.server):
+    elif bool(arguments.connect) == bool(arguments.program):
         parser.error("give --connect PATH or a server program")
     mutation = None
     if arguments.mutation:
@@ -451,7 +525,10 @@ def main():
         if arguments.connect:
             proxy.path = arguments.connect
         else:
-            proxy.start(arguments.server)
+            proxy.start(arguments.program)
+        if arguments.client:
+            proxy.count(arguments.connect)
+            sys.exit(proxy.run_client(arguments.program))
         if arguments.fd is None:
             listener = socket.socket(socket.AF_UNIX)
             listener.bind(arguments.socket_path)

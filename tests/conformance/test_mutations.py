@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """The judge finds every fault that the proxy makes, and each of its checks finds one.
 
-    test_mutations.py OUTBOARD TESTDEV [PATTERN...]
+    test_mutations.py OUTBOARD TESTDEV CLIENT_DRIVER [PATTERN...]
 
-One test for each device runs the checks through the proxy without a mutation; all pass. One for each row of
-mutations_*.py runs the checks that it names through the proxy with it; all fail. One for each variant, which is no
-fault, does so too; none fails. The last compares the checks that rows
-name with the list of `outboard conform`; unproven.txt has those that no row shows to fail yet. With patterns only rows
-whose name matches one are tried.
+One test for each device, and one for the client, runs the checks through the proxy without a mutation; all pass. One
+for each row of mutations_*.py runs the checks that it names through the proxy with it; all fail. One for each variant,
+which is no fault, does so too; none fails. The last compares the checks that rows name with the list of `outboard
+conform`; unproven.txt has those of servers that no row shows to fail yet. With patterns only rows whose name matches
+one are tried.
 """
 
 import concurrent.futures
@@ -17,29 +17,40 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 
 import mutation
 
 HERE = pathlib.Path(__file__).resolve().parent
 OUTBOARD = sys.argv[1]
 TESTDEV = sys.argv[2]
-PATTERNS = sys.argv[3:]
+DRIVER = sys.argv[3]
+PATTERNS = sys.argv[4:]
+FIRST = {"survey", "baseline"}  # the checks that come before all others, and are not listed
 
 
 def judge(server, name, checks, timeout=3000):
-    """{check: "ok", "not ok" or "skip"} for the survey and those checks of a server, through the proxy."""
-    proxy = [sys.executable, str(HERE / "proxy.py"), "--socket-path", "{socket}"]
+    """{check: "ok", "not ok" or "skip"} for the first and those checks of a server, through the proxy; or of the client
+    ("")."""
+    proxy = [sys.executable, str(HERE / "proxy.py")]
     if name:
         proxy += ["--mutation", name]
-    device, _, options = server.partition(",")
-    if device == "testdev":  # with memory for the largest transfer
-        proxy += ["--", TESTDEV, "-o", "bar2_size=2m" + (options and "," + options)]
-    else:
-        proxy += ["--", OUTBOARD, "serve", server]
-    command = [OUTBOARD, "conform", "--spawn", " ".join(proxy), "--strict", "--timeout", str(timeout)]
-    for check in checks:
-        command += ["--check", check]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
+        if server:
+            device, _, options = server.partition(",")
+            proxy += ["--socket-path", "{socket}"]
+            if device == "testdev":  # with memory for the largest transfer
+                proxy += ["--", TESTDEV, "-o", "bar2_size=2m" + (options and "," + options)]
+            else:
+                proxy += ["--", OUTBOARD, "serve", server]
+            command = [OUTBOARD, "conform", "--spawn", " ".join(proxy)]
+        else:
+            proxy += ["--connect", "{socket}", "--client", "--", DRIVER, "{proxy}"]
+            command = [OUTBOARD, "conform", "--client", os.path.join(folder, "judge"), "--spawn", " ".join(proxy)]
+        command += ["--strict", "--timeout", str(timeout)]
+        for check in checks:
+            command += ["--check", check]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     results = {}
     for line in run.stdout.splitlines():
         match = re.match(r"(ok|not ok) \d+ - (\S+) ", line)
@@ -61,7 +72,7 @@ def permitted(variant):
 
 
 def caught(row):
-    checks = [check for check in row.caught_by if check != "survey"] or ["none"]
+    checks = [check for check in row.caught_by if check not in FIRST] or ["none"]
     results, text = judge(row.server, row.name, checks, row.timeout)
     missed = [check for check in row.caught_by if results.get(check) != "not ok"]
     if "Traceback" in text:
@@ -71,12 +82,15 @@ def caught(row):
 
 def every_check(rows):
     listed = subprocess.run([OUTBOARD, "conform", "--list"], capture_output=True, text=True, check=True).stdout
-    names = {line.split()[1] for line in listed.splitlines()}
-    tried = {check for row in rows for check in row.caught_by}
-    unproven = set((HERE / "unproven.txt").read_text(encoding="utf-8").split())
-    errors = [f"{name}: there is no such check" for name in sorted((tried | unproven) - names - {"survey"})]
-    errors += [f"{name}: has a row, take it off unproven.txt" for name in sorted(tried & unproven)]
-    return errors + [f"{name}: no row shows that it can fail" for name in sorted(names - tried - unproven)]
+    errors = []
+    for side in ("server", "client"):
+        names = {line.split()[1] for line in listed.splitlines() if line.startswith(side + " ")}
+        tried = {check for row in rows for check in row.caught_by if bool(row.server) == (side == "server")}
+        unproven = set((HERE / "unproven.txt").read_text(encoding="utf-8").split()) if side == "server" else set()
+        errors += [f"{name}: there is no such check" for name in sorted((tried | unproven) - names - FIRST)]
+        errors += [f"{name}: has a row, take it off unproven.txt" for name in sorted(tried & unproven)]
+        errors += [f"{side} {name}: no row shows that it can fail" for name in sorted(names - tried - unproven)]
+    return errors
 
 
 def main():
@@ -87,7 +101,8 @@ def main():
               if any(fnmatch.fnmatch(variant.name, pattern) for pattern in PATTERNS or ["*"])]
     if not PATTERNS:
         servers = sorted({row.server for row in rows})
-        tests = [(f"unchanged {server}", lambda server=server: unchanged(server)) for server in servers] + tests
+        tests = [(f"unchanged {server or 'client'}", lambda server=server: unchanged(server))
+                 for server in servers] + tests
         tests.append(("every check finds a fault", lambda: every_check(rows)))
     print(f"1..{len(tests)}", flush=True)
     failed = False

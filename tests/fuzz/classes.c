@@ -111,6 +111,11 @@ static void release(struct ob_dev *dev, int err)
         ob_reply(all.kept[i], err, 0x5a5a5a5a);
 }
 
+void classes_release(struct ob_dev *dev)
+{
+    release(dev, -ECANCELED);
+}
+
 static int keep_read(struct ob_req *req, const struct ob_reg *reg, unsigned index, uint64_t *val)
 {
     return keep(req);

@@ -8,4 +8,7 @@
  * and MSI-X, extended configuration space; bare: MSI-X with 2048 vectors and nothing else. */
 extern const struct ob_device_class ob_class_express, ob_class_legacy, ob_class_mixed, ob_class_bare;
 
+/* Answers whatever a device of these classes keeps. */
+void classes_release(struct ob_dev *dev);
+
 #endif

@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     world_begin();
     promise(ob_dev_new(&ob_class_edu, how & 2 ? "dma_mask=0xffffffffffffffff" : NULL, NULL, &dev) == 0);
     peer_begin(&peer, dev, how & 1);
-    script_prologue(&peer);
+    script_prologue(&peer, how & 4);
     script_run(&peer, &in);
     peer_end(&peer);
     world_end();

@@ -52,7 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     peer_begin(&peer, dev, how & 1);
     peer.line = name.sun_path;
     peer.line_listener = other;
-    script_prologue(&peer);
+    script_prologue(&peer, false);
     script_run(&peer, &in);
     peer_end(&peer);
     world_end();

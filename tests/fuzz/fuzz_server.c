@@ -1,5 +1,5 @@
 /* A whole server: one of four devices, and a client that sends what the input says. The first byte chooses the class,
- * how the client connects, and whether it begins as monitors do. */
+ * how the client connects, and whether it begins as monitors do, with a twin socket or without. */
 #include <stdlib.h>
 
 #include "classes.h"
@@ -20,8 +20,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     world_begin();
     promise(ob_dev_new(classes[how & 3], NULL, NULL, &dev) == 0);
     peer_begin(&peer, dev, how & 4);
+    peer.release = classes_release;
     if (!(how & 8))
-        script_prologue(&peer);
+        script_prologue(&peer, how & 16);
     script_run(&peer, &in);
     peer_end(&peer);
     world_end();

@@ -41,7 +41,8 @@ static void forget(struct peer *peer)
     peer->framed = true;
     peer->may_close = false;
     peer->n_pending = peer->n_asked = 0;
-    peer->have = peer->corked = 0;
+    peer->have = peer->corked = peer->twin_have = 0;
+    peer->twin_given = peer->twin_unread = false;
 }
 
 static void serve(struct peer *peer, int fd)
@@ -55,7 +56,7 @@ void peer_begin(struct peer *peer, struct ob_dev *dev, bool listening)
 {
     int both[2];
 
-    *peer = (struct peer){ .dev = dev, .listener = -1, .fd = -1, .line_listener = -1, .line_fd = -1 };
+    *peer = (struct peer){ .dev = dev, .listener = -1, .fd = -1, .twin = -1, .line_listener = -1, .line_fd = -1 };
     forget(peer);
     if (!listening) {
         promise(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, both) == 0);
@@ -95,15 +96,20 @@ void peer_disconnect(struct peer *peer)
     if (peer->fd >= 0)
         close(peer->fd);
     peer->fd = -1;
+    peer_twin_close(peer);
     forget(peer);
 }
 
 /* --- What the server sends --------------------------------------------------------------------------------------- */
 
-static void take_reply(struct peer *peer, const uint8_t *bytes, size_t size, const struct ob_header *h, unsigned nfds)
+static void take_reply(struct peer *peer, const uint8_t *bytes, size_t size, const struct ob_header *h, int *fds,
+                       unsigned nfds)
 {
     struct ob_message reply;
+    bool twin = false;
 
+    if (h->command == OB_VERSION && !(h->flags & OB_FLAG_ERROR))
+        twin = peer_twin_take(peer, bytes, size, fds, nfds);
     if (!peer->framed)
         return;
     promise(peer->n_pending > 0);
@@ -116,7 +122,8 @@ static void take_reply(struct peer *peer, const uint8_t *bytes, size_t size, con
     if (h->flags & OB_FLAG_ERROR)
         promise(size == OB_HEADER_SIZE && h->error > 0 && h->error < 4096 && nfds == 0);
     else
-        promise(sent->header.command && ob_check_reply(&reply, bytes, size, sent, &limits, nfds) == 0);
+        promise(sent->header.command && ob_check_reply(&reply, bytes, size, sent, &limits, nfds) == 0 &&
+                (h->command != OB_VERSION || twin == peer->wants_twin[peer->first]));
     peer->first = (peer->first + 1) % PEER_PENDING;
     peer->n_pending--;
 }
@@ -126,11 +133,18 @@ static void take_request(struct peer *peer, const uint8_t *bytes, size_t size, u
     struct ob_message m;
 
     promise(ob_check_request(&m, bytes, size, OB_FROM_SERVER, &limits, nfds) == 0);
-    show(&m, 0, OB_FROM_SERVER);
-    m.tail = NULL;
+    promise(!peer->twin_given);
+    peer_note_asked(peer, &m);
+}
+
+void peer_note_asked(struct peer *peer, const struct ob_message *m)
+{
+    show(m, 0, OB_FROM_SERVER);
     if (peer->n_asked == PEER_ASKED)
         (void)peer_asked(peer);
-    peer->asked[(peer->first_asked + peer->n_asked++) % PEER_ASKED] = m;
+    struct ob_message *asked = &peer->asked[(peer->first_asked + peer->n_asked++) % PEER_ASKED];
+    *asked = *m;
+    asked->tail = NULL;
 }
 
 const struct ob_message *peer_asked(struct peer *peer)
@@ -144,7 +158,7 @@ const struct ob_message *peer_asked(struct peer *peer)
 }
 
 /* A message with a descriptor is the last of its read: the server sends it alone. */
-static void take_messages(struct peer *peer, unsigned nfds)
+static void take_messages(struct peer *peer, int *fds, unsigned nfds)
 {
     size_t at = 0;
     struct ob_header h;
@@ -156,7 +170,7 @@ static void take_messages(struct peer *peer, unsigned nfds)
             break;
         bool last = at + (size_t)size == peer->have;
         if ((h.flags & OB_FLAG_TYPE_MASK) == OB_FLAG_REPLY)
-            take_reply(peer, received + at, (size_t)size, &h, last ? nfds : 0);
+            take_reply(peer, received + at, (size_t)size, &h, fds, last ? nfds : 0);
         else
             take_request(peer, received + at, (size_t)size, last ? nfds : 0);
         at += (size_t)size;
@@ -167,24 +181,23 @@ static void take_messages(struct peer *peer, unsigned nfds)
     memmove(received, received + at, peer->have);
 }
 
-static unsigned close_passed(struct msghdr *msg)
+#define MAX_PASSED 32
+
+static unsigned take_passed(struct msghdr *msg, int *fds)
 {
     unsigned n = 0;
 
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
-        for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int), n++) {
-            int fd;
-            memcpy(&fd, (uint8_t *)c + at, sizeof(fd));
-            close(fd);
-        }
-    }
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c))
+        for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len && n < MAX_PASSED; at += sizeof(int))
+            memcpy(&fds[n++], (uint8_t *)c + at, sizeof(int));
     return n;
 }
 
 void peer_read(struct peer *peer)
 {
     while (peer->fd >= 0) {
-        _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(int) * 32)];
+        _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(int) * MAX_PASSED)];
+        int fds[MAX_PASSED];
         struct iovec iov = { received + peer->have, sizeof(received) - peer->have };
         struct msghdr msg = {
             .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)
@@ -192,7 +205,7 @@ void peer_read(struct peer *peer)
         ssize_t n = recvmsg(peer->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
         if (n < 0 && errno == EAGAIN)
             return;
-        unsigned nfds = n > 0 ? close_passed(&msg) : 0;
+        unsigned nfds = n > 0 ? take_passed(&msg, fds) : 0;
         if (n <= 0) { /* a reset is what unread bytes make of a close */
             promise(n == 0 || errno == ECONNRESET);
             promise(!peer->framed || peer->may_close);
@@ -200,7 +213,10 @@ void peer_read(struct peer *peer)
             return;
         }
         peer->have += (size_t)n;
-        take_messages(peer, nfds);
+        take_messages(peer, fds, nfds);
+        for (unsigned i = 0; i < nfds; i++)
+            if (fds[i] >= 0)
+                close(fds[i]);
     }
 }
 
@@ -214,7 +230,8 @@ void peer_run(struct peer *peer)
         promise(n == -EPIPE);
         peer->over = true;
     }
-    peer_read(peer);
+    peer_read(peer); /* first: with the connection the twin socket ends, too */
+    peer_twin_read(peer);
 }
 
 /* --- What the client sends --------------------------------------------------------------------------------------- */
@@ -261,16 +278,26 @@ static void flush(struct peer *peer, const int *fds, unsigned nfds)
     peer->corked = 0;
 }
 
-/* Twenty seconds are more than any request may take. */
+static bool waits(const struct peer *peer)
+{
+    return peer->fd >= 0 && peer->framed && peer->n_pending > 0;
+}
+
+/* Twenty seconds are more than any request may take; but a device that does not become quiet after its client went
+ * keeps the next one waiting. */
 void peer_settle(struct peer *peer)
 {
     flush(peer, NULL, 0);
     peer_run(peer);
-    for (int i = 0; i < 20 && peer->fd >= 0 && peer->framed && peer->n_pending > 0; i++) {
+    for (int i = 0; i < 20 && waits(peer); i++) {
         world_advance(UINT64_C(1000000000));
         peer_run(peer);
     }
-    promise(peer->fd < 0 || !peer->framed || peer->n_pending == 0);
+    if (waits(peer) && peer->release) {
+        peer->release(peer->dev);
+        peer_run(peer);
+    }
+    promise(!waits(peer));
 }
 
 static void note_request(struct peer *peer, const uint8_t *bytes, size_t size, unsigned nfds)
@@ -291,6 +318,7 @@ static void note_request(struct peer *peer, const uint8_t *bytes, size_t size, u
     unsigned at = (peer->first + peer->n_pending++) % PEER_PENDING;
     peer->pending[at] = m.header;
     peer->sent[at] = m;
+    peer->wants_twin[at] = !wrong && m.header.command == OB_VERSION && peer_twin_wanted(&m);
     peer->sent[at].tail = NULL;
     if (wrong)
         peer->sent[at].header.command = 0;
@@ -335,13 +363,14 @@ void peer_request(struct peer *peer, struct ob_message *m, const int *fds, bool 
         peer_send(peer, bytes, (size_t)size, fds, m->nfds, true, cork);
 }
 
-void peer_negotiate(struct peer *peer)
+void peer_negotiate(struct peer *peer, bool twin)
 {
     struct ob_capabilities caps = ob_capabilities_default;
     char text[OB_VERSION_MAX_TEXT];
 
     caps.write_multiple = true;
     caps.max_msg_fds = 16;
+    caps.twin_socket.supported = twin;
     ssize_t size = ob_version_encode(text, sizeof(text), &caps);
     promise(size > 0);
     struct ob_message m = { .header.command = OB_VERSION, .tail = (uint8_t *)text, .tail_size = (size_t)size };

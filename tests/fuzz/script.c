@@ -227,6 +227,10 @@ static void step_answer(struct peer *peer, struct input *in)
         size = ob_encode_reply(draft, sizeof(draft), &m);
     }
     promise(size > 0);
+    if (peer->twin_given) {
+        peer_twin_send(peer, draft, (size_t)size, -1, true);
+        return;
+    }
     bool framed = peer->framed;
     peer_send(peer, draft, (size_t)size, NULL, 0, false, false);
     peer->framed = framed; /* what was sent is no request, but whole */
@@ -243,6 +247,66 @@ static void step_wrong_answer(struct peer *peer, struct input *in)
     peer->may_close = true;
     peer_send(peer, draft, size, NULL, 0, false, false);
     peer->framed = before && framed && (draft[8] & OB_FLAG_TYPE_MASK) == OB_FLAG_REPLY;
+}
+
+/* --- The twin socket --------------------------------------------------------------------------------------------- */
+
+/* What a client may do to it beside answering; most of it is reason enough to end it. */
+static void step_twin(struct peer *peer, struct input *in)
+{
+    const struct ob_message *asked;
+    uint8_t what = take8(in);
+    const uint8_t *bytes;
+    bool framed;
+    size_t size;
+
+    switch (what & 7) {
+    case 0: /* anything */
+        bytes = take_bytes(in, 1 + (what >> 3), &size);
+        if (size > 0)
+            peer_twin_send(peer, bytes, size, what & 8 ? world_new_event() : -1, false);
+        break;
+    case 1: /* a command */
+        size = compose(in, draft, peer->next_id++, NULL, &framed);
+        peer_twin_send(peer, draft, size, -1, false);
+        break;
+    case 2: /* an answer of any kind, or half of it */
+        asked = peer_asked(peer);
+        if (!asked)
+            break;
+        size = compose(in, draft, 0, asked, &framed);
+        peer_twin_send(peer, draft, what & 8 ? size / 2 : size, -1, false);
+        break;
+    case 3: /* a right answer, on the main socket: it is to nothing there */
+        asked = peer_asked(peer);
+        if (!asked || asked->header.command != OB_DMA_WRITE)
+            break;
+        struct ob_message m = { .header = asked->header, .u = asked->u };
+        ssize_t n = ob_encode_reply(draft, sizeof(draft), &m);
+        framed = peer->framed;
+        promise(n > 0);
+        peer_send(peer, draft, (size_t)n, NULL, 0, false, false);
+        peer->framed = framed;
+        break;
+    case 4:
+        peer->twin_clean = false;
+        peer_twin_close(peer);
+        break;
+    case 5:
+        peer->twin_clean = false;
+        if (peer->twin >= 0)
+            (void)shutdown(peer->twin, what & 8 ? SHUT_WR : SHUT_RD);
+        break;
+    case 6: /* a flood of replies to nothing */
+        memset(draft, 0, sizeof(draft));
+        *(struct ob_header *)draft = (struct ob_header){ 0xffff, OB_DMA_READ, 20000, OB_FLAG_REPLY, 0 };
+        for (int i = 0; i < 1 + (what >> 3); i++)
+            peer_twin_send(peer, draft, 20000, -1, true);
+        break;
+    default:
+        peer->twin_unread = !peer->twin_unread;
+        break;
+    }
 }
 
 /* --- The other side of a serial line ----------------------------------------------------------------------------- */
@@ -432,11 +496,13 @@ static void step(struct peer *peer, struct input *in, unsigned which, bool cork)
         step_memory(peer, in);
         break;
     case 27:
-    case 28:
         step_line(peer, in);
         break;
+    case 28:
+        step_twin(peer, in);
+        break;
     case 29:
-        peer_negotiate(peer);
+        peer_negotiate(peer, false);
         break;
     case 30:
         step_migration(peer, in, cork);
@@ -457,9 +523,9 @@ void script_run(struct peer *peer, struct input *in)
     }
 }
 
-void script_prologue(struct peer *peer)
+void script_prologue(struct peer *peer, bool twin)
 {
-    peer_negotiate(peer);
+    peer_negotiate(peer, twin);
     map(peer, SCRIPT_SHARED, SCRIPT_PAGES << 12, 0, 3, world_new_file(SCRIPT_PAGES), false);
     map(peer, SCRIPT_MESSAGES, SCRIPT_PAGES << 12, 0, 3, -1, false);
     set_irqs(peer, VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER, 0, 1);

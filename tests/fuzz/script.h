@@ -6,8 +6,9 @@
 
 /* Does everything that the input says. */
 void script_run(struct peer *peer, struct input *in);
-/* What a monitor does first: VERSION, memory with and without a descriptor, eventfds, bus mastering. */
-void script_prologue(struct peer *peer);
+/* What a monitor does first: VERSION, with a twin socket or without, memory with and without a descriptor, eventfds,
+ * bus mastering. */
+void script_prologue(struct peer *peer, bool twin);
 
 /* Where the prologue maps memory: shared, and reached by messages. */
 #define SCRIPT_SHARED   UINT64_C(0x100000)

@@ -206,16 +206,60 @@ static void copy_by_dma(struct ob_client *client, uint8_t *memory)
     assert_memory_equal(memory, memory + 0x2000, 4096);
 }
 
+/* Over the twin socket, which is made if the client does not mind, and without. */
 static void test_dma_by_messages(void **state)
 {
+    int before = open_descriptors();
+
+    for (int without = 0; without < 2; without++) {
+        uint8_t *memory = calloc(1, 0x10000);
+        const struct ob_client_options options = { .dma = serve_dma, .dma_ctx = memory, .no_twin_socket = without };
+        struct ob_client *client = spawn("OUTBOARD_EDU", &options);
+
+        assert_int_equal(ob_client_info(client)->twin_socket, !without);
+        ok(ob_client_dma_map(client, 0x10000, 0x10000, PROT_READ | PROT_WRITE, -1, 0, NULL));
+        copy_by_dma(client, memory);
+        ok(ob_client_dma_unmap(client, 0x10000, 0x10000, NULL));
+        ob_client_close(client);
+        free(memory);
+    }
+    assert_int_equal(open_descriptors(), before);
+}
+
+/* A device that keeps a request does its DMA meanwhile, and the client serves it while it waits for the reply. */
+static void test_dma_beside_a_kept_request(void **state)
+{
+    static const struct td_entry entry = { 0x10000, 0x18000, 0x8000, TD_NO_VECTOR, 0, 0 };
     uint8_t *memory = calloc(1, 0x10000);
     struct ob_client *client =
-        spawn("OUTBOARD_EDU", &(struct ob_client_options){ .dma = serve_dma, .dma_ctx = memory });
+        spawn("OUTBOARD_TESTDEV", &(struct ob_client_options){ .dma = serve_dma, .dma_ctx = memory });
+    struct ob_call kept = { 0 };
+    int fd = memfd_create("ring", MFD_CLOEXEC);
+    const uint64_t ring = 0x100000;
+    struct td_entry *entries;
+    uint32_t value = 1;
 
+    ok(ftruncate(fd, 4096));
+    entries = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_ptr_not_equal(entries, MAP_FAILED);
+    entries[0] = entry;
+    memset(memory, 0x5a, 0x8000);
     ok(ob_client_dma_map(client, 0x10000, 0x10000, PROT_READ | PROT_WRITE, -1, 0, NULL));
-    copy_by_dma(client, memory);
-    ok(ob_client_dma_unmap(client, 0x10000, 0x10000, NULL));
+    ok(ob_client_dma_map(client, ring, 4096, PROT_READ | PROT_WRITE, fd, 0, NULL));
+    enable_bus_mastering(client);
+    ok(ob_client_write(client, TD_BAR, TD_RING_ADDR, &ring, 8, NULL));
+    write32(client, TD_BAR, TD_RING_SIZE, 4);
+    write32(client, TD_BAR, TD_RING_CTRL, 1);
+    ok(ob_client_post(client, TD_BAR, TD_DOORBELL, &value, 4));
+    ok(ob_client_read(client, TD_BAR, TD_KEEP, &value, 4, &kept));
+    while (__atomic_load_n(&entries[0].status, __ATOMIC_ACQUIRE) == 0)
+        assert_true(ob_client_run(client, 10) >= 0);
+    assert_int_equal(entries[0].status, TD_DONE);
+    assert_memory_equal(memory, memory + 0x8000, 0x8000);
+    assert_false(ob_call_ready(client, &kept));
     ob_client_close(client);
+    munmap(entries, 4096);
+    close(fd);
     free(memory);
 }
 
@@ -390,6 +434,7 @@ int main(void)
         cmocka_unit_test(test_reads_and_writes),
         cmocka_unit_test(test_asynchronous_calls),
         cmocka_unit_test(test_dma_by_messages),
+        cmocka_unit_test(test_dma_beside_a_kept_request),
         cmocka_unit_test(test_dma_by_mapping),
         cmocka_unit_test(test_interrupts),
         cmocka_unit_test(test_a_killed_server),

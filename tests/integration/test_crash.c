@@ -256,6 +256,71 @@ static void test_bells(void **state)
     at_every_step("OUTBOARD_TESTDEV", bells_script, 100);
 }
 
+/* Memory that the device reaches over the twin socket, which outlives its processes as the main one does. */
+struct served {
+    struct ob_raw twin;
+    uint64_t address;
+    uint8_t bytes[32 * PAGE];
+};
+
+static int serve(void *ctx, bool write, uint64_t address, uint64_t count, void *data)
+{
+    struct served *served = ctx;
+    uint64_t at = address - served->address;
+
+    if (address < served->address || count > sizeof(served->bytes) || at > sizeof(served->bytes) - count) {
+        return EFAULT;
+    }
+    memcpy(write ? served->bytes + at : data, write ? data : served->bytes + at, count);
+    return 0;
+}
+
+static void twin_script(struct ob_life *life)
+{
+    static const uint32_t lengths[] = { 100, 40000 }; /* one message each way, and two */
+    static struct served served;
+    struct ob_raw *raw = &life->raw;
+    struct ob_raw_message *reply = NULL;
+    int guest = ob_guest_memory(PAGE);
+    uint64_t ring = 0x100000;
+
+    served.address = 0x200000;
+    ob_ok(ob_raw_version(raw, 0, 0, "{\"capabilities\":{\"twin_socket\":{\"supported\":true}}}", &reply));
+    ob_ok(ob_raw_take_twin(reply, &served.twin));
+    ob_raw_message_free(reply);
+    served.twin.dma = serve;
+    served.twin.dma_ctx = &served;
+    raw->twin = &served.twin;
+    ob_ok(ob_raw_map(raw, ring, PAGE, 3, guest, 0));
+    ob_ok(ob_raw_map(raw, served.address, sizeof(served.bytes), 3, -1, 0));
+    ob_set_command(raw, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    ob_ok(ob_raw_write(raw, TD_BAR, TD_RING_ADDR, &ring, sizeof(ring)));
+    ob_write32(raw, TD_BAR, TD_RING_SIZE, 4);
+    ob_write32(raw, TD_BAR, TD_RING_CTRL, 1);
+    for (uint32_t i = 0; i < 2; i++) {
+        uint64_t from = served.address, to = from + 16 * PAGE;
+        struct td_entry entry = { from, to, lengths[i], TD_NO_VECTOR, 0, 0 };
+
+        memset(served.bytes, (int)(0x50 + i), lengths[i]);
+        served.bytes[lengths[i] - 1] = 0x77;
+        assert_int_equal(pwrite(guest, &entry, sizeof(entry), (off_t)(i * sizeof(entry))), sizeof(entry));
+        ob_write32(raw, TD_BAR, TD_DOORBELL, i + 1);
+        ob_wait_register(raw, TD_BAR, TD_RING_DONE, UINT32_MAX, i + 1);
+        assert_int_equal(pread(guest, &entry, sizeof(entry), (off_t)(i * sizeof(entry))), sizeof(entry));
+        assert_int_equal(entry.status, TD_DONE);
+        assert_memory_equal(served.bytes, served.bytes + 16 * PAGE, lengths[i]);
+    }
+    assert_ptr_equal(raw->twin, &served.twin); /* nobody has ended it */
+    raw->twin = NULL;
+    ob_raw_close(&served.twin);
+    close(guest);
+}
+
+static void test_twin(void **state)
+{
+    at_every_step("OUTBOARD_TESTDEV", twin_script, 100);
+}
+
 /* --- edu -----------------------------------------------------------------------------------------------------------
  */
 
@@ -417,6 +482,7 @@ int main(void)
         cmocka_unit_test(test_multi),
         cmocka_unit_test(test_ring),
         cmocka_unit_test(test_bells),
+        cmocka_unit_test(test_twin),
         cmocka_unit_test(test_edu),
         cmocka_unit_test(test_edu_again_and_again),
         cmocka_unit_test(test_serial),

@@ -98,16 +98,19 @@ static void test_small_limit(void **state)
     test_free(memory);
 }
 
-/* A refusal ends the transfer, not the device: what was refused is not there afterwards. */
+/* A refusal ends the transfer, not the device, whatever its errno: what was refused is not there afterwards. */
 static void test_refused(void **state)
 {
+    static const int errors[] = { EFAULT, ENOTCONN, EPIPE, EAGAIN, 4095 };
     struct ob_fixture *fixture = *state;
     struct memory *memory = attach(fixture);
 
     round_trip(&fixture->raw, memory, 64, 1);
-    memory->error = EFAULT;
-    edu_dma(&fixture->raw, BASE, EDU_BUFFER, 64, 0);
-    edu_dma(&fixture->raw, EDU_BUFFER, BASE, 64, EDU_DMA_TO_GUEST);
+    for (size_t i = 0; i < sizeof(errors) / sizeof(*errors); i++) {
+        memory->error = errors[i];
+        edu_dma(&fixture->raw, BASE, EDU_BUFFER, 64, 0);
+        edu_dma(&fixture->raw, EDU_BUFFER, BASE, 64, EDU_DMA_TO_GUEST);
+    }
     memory->error = 0;
     round_trip(&fixture->raw, memory, 64, 2);
     test_free(memory);

@@ -110,7 +110,7 @@ class Builtin(Case):
     def test_serve_usage(self):
         for words, pattern in (
             ((), "the device has to come first"),
-            (("nonsense", "--fd=0"), "no device 'nonsense'"),
+            (("nonsense", "--fd=0"), "a device program is run by itself"),
             (("edu",), "--socket-path PATH or --fd N is missing"),
             (("edu", "--fd=99"), "'99' is not the number of an open UNIX socket"),
             (("edu", "--fd=0"), "'0' is not the number of an open UNIX socket"),

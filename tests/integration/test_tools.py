@@ -218,7 +218,7 @@ class Access(Tools):
             (("peek", "--timeout", "0", "s", "bar0", "0"), "--timeout 0"),
             (("peek", "--timeout", "never", "s", "bar0", "0"), "is no number"),
             (("peek", "--timeout"), "needs a value"),
-            (("peek", "--device=nonsense", "bar0", "0"), "no device 'nonsense'"),
+            (("peek", "--device=nonsense", "bar0", "0"), "--spawn starts a server program"),
             (("peek", "--device=edu", "--spawn=x", "bar0", "0"), "exclude each other"),
             (("poke", "s", "bar0", "0"), "argument is missing"),
             (("poke", "s", "bar0", "0", "256", "1"), "VALUE '256' is too large: at most 0xff"),

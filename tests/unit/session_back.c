@@ -208,6 +208,19 @@ void back_connect(struct back *b, bool negotiate)
     assert_int_equal(next_reply(b->client, payload, sizeof(payload), NULL).error, 0);
 }
 
+int back_connect_twin(struct back *b)
+{
+    uint8_t bytes[256], payload[OB_VERSION_MAX_TEXT];
+    int twin;
+
+    back_connect(b, false);
+    send_all(b->client, bytes, put_version_text(bytes, 1, "{\"capabilities\":{\"twin_socket\":{\"supported\":true}}}"));
+    assert_int_equal(back_run(b), 0);
+    assert_int_equal(next_reply(b->client, payload, sizeof(payload), &twin).error, 0);
+    assert_true(twin >= 0);
+    return twin;
+}
+
 size_t put_header(void *to, uint16_t id, uint16_t command, uint32_t size, uint32_t flags)
 {
     struct ob_header h = { .id = id, .command = command, .size = size, .flags = flags };
@@ -228,6 +241,12 @@ static size_t put(void *to, struct ob_message *m, uint16_t id, uint16_t command)
 size_t put_version(void *to, uint16_t id, uint16_t major)
 {
     struct ob_message m = { .u.version = { major, 0 } };
+    return put(to, &m, id, OB_VERSION);
+}
+
+size_t put_version_text(void *to, uint16_t id, const char *json)
+{
+    struct ob_message m = { .tail = (const uint8_t *)json, .tail_size = strlen(json) + 1 };
     return put(to, &m, id, OB_VERSION);
 }
 

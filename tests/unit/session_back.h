@@ -42,12 +42,15 @@ void back_close(struct back *b);
 struct back_state *back_state(struct back *b);
 /* A new connection; with VERSION if `negotiate`. */
 void back_connect(struct back *b, bool negotiate);
+/* A new connection whose client takes a twin socket: its end of it. */
+int back_connect_twin(struct back *b);
 /* Reads until nothing has arrived, and goes on with whatever is ready. 0, or what ended the session. */
 int back_run(struct back *b);
 uint64_t back_mix(uint64_t number, uint32_t value);
 
 /* Requests: each writes one message to `to` and returns its size. */
 size_t put_version(void *to, uint16_t id, uint16_t major);
+size_t put_version_text(void *to, uint16_t id, const char *json);
 size_t put_read(void *to, uint16_t id, uint64_t offset, uint32_t count);
 size_t put_write(void *to, uint16_t id, uint32_t value, bool posted);
 size_t put_map(void *to, uint16_t id, uint64_t address);

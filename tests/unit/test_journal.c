@@ -12,7 +12,8 @@
 
 #include "session/journal.h"
 
-#define MAX 100000
+#define MAX  100000
+#define TWIN 33000
 
 /* Fills the room with a pattern by position. */
 static void arrive(struct ob_journal *j, size_t n)
@@ -36,7 +37,7 @@ static void test_in(void **state)
     uint64_t executed = 0;
 
     (void)state;
-    assert_int_equal(ob_journal_open(&j, -1, MAX), 0);
+    assert_int_equal(ob_journal_open(&j, -1, MAX, TWIN), 0);
     /* A message of the largest size always fits from where it begins; what is left stays as it is when it moves. */
     for (unsigned i = 0; i < 200; i++) {
         size_t room = ob_journal_in_room(&j, executed, MAX, true);
@@ -60,12 +61,42 @@ static void test_in(void **state)
     ob_journal_close(&j);
 }
 
+/* Answers on the twin socket: one of the largest size always fits, and what is not done stays as it is. */
+static void test_twin_in(void **state)
+{
+    struct ob_journal j;
+
+    (void)state;
+    assert_int_equal(ob_journal_open(&j, -1, MAX, TWIN), 0);
+    struct ob_journal_twin *t = &j.header->twin;
+    for (unsigned i = 0; i < 500; i++) {
+        size_t room = ob_journal_twin_room(&j, TWIN), n = room < 20011 ? room : 20011;
+        assert_true(t->in_done + TWIN <= t->in_tail + room);
+        assert_true(ob_journal_twin_in(&j, t->in_tail) + room <= j.twin_out);
+        for (size_t k = 0; k < n; k++)
+            *ob_journal_twin_in(&j, t->in_tail + k) = (uint8_t)((t->in_tail + k) * 7);
+        t->in_tail += n;
+        for (uint64_t at = t->in_done; at < t->in_tail; at++)
+            assert_int_equal(*ob_journal_twin_in(&j, at), (uint8_t)(at * 7));
+        uint64_t left = (i * 7919) % TWIN; /* of a message that is not whole */
+        if (left < t->in_tail - t->in_done)
+            t->in_done = t->in_tail - left;
+        else
+            t->in_done = t->in_tail;
+    }
+    t->in_done = t->in_tail;
+    assert_int_equal(ob_journal_twin_room(&j, TWIN), j.twin_size);
+    assert_ptr_equal(ob_journal_twin_in(&j, t->in_tail), j.twin_in);
+    assert_true(j.twin_out + j.twin_size <= (uint8_t *)j.header + j.mapped);
+    ob_journal_close(&j);
+}
+
 static void test_out(void **state)
 {
     struct ob_journal j;
 
     (void)state;
-    assert_int_equal(ob_journal_open(&j, -1, MAX), 0);
+    assert_int_equal(ob_journal_open(&j, -1, MAX, TWIN), 0);
     assert_int_equal(ob_journal_out_room(&j, 0), j.header->out_size);
     assert_int_equal(ob_journal_out_room(&j, 1000), j.header->out_size - 1000); /* not sent yet */
     ob_journal_store(&j.header->out_sent, 999);
@@ -81,10 +112,10 @@ static void test_successor(void **state)
     struct ob_journal j, k;
 
     (void)state;
-    assert_int_equal(ob_journal_open(&j, -1, MAX), 0);
+    assert_int_equal(ob_journal_open(&j, -1, MAX, TWIN), 0);
     arrive(&j, 5000);
     ob_journal_in_room(&j, 3000, MAX, true);
-    assert_int_equal(ob_journal_open(&k, dup(j.fd), MAX), 0);
+    assert_int_equal(ob_journal_open(&k, dup(j.fd), MAX, TWIN), 0);
     assert_int_equal(k.header->in_tail, 5000);
     check(&k, 3000);
     ob_journal_close(&j);
@@ -98,21 +129,24 @@ static void test_strangers(void **state)
     int fd = memfd_create("no journal", MFD_CLOEXEC);
 
     (void)state;
-    assert_int_equal(ob_journal_open(&k, fd, MAX), -EINVAL);
+    assert_int_equal(ob_journal_open(&k, fd, MAX, TWIN), -EINVAL);
     assert_null(k.header);
-    assert_int_equal(ob_journal_open(&j, -1, MAX), 0);
+    assert_int_equal(ob_journal_open(&j, -1, MAX, TWIN), 0);
     assert_int_equal(ftruncate(fd, (off_t)j.mapped), 0);
-    assert_int_equal(ob_journal_open(&k, fd, MAX), -EINVAL);
+    assert_int_equal(ob_journal_open(&k, fd, MAX, TWIN), -EINVAL);
     assert_int_equal(close(fd), 0); /* it stayed ours */
-    assert_int_equal(ob_journal_open(&k, j.fd, MAX + 5000), -EINVAL);
+    assert_int_equal(ob_journal_open(&k, j.fd, MAX + 5000, TWIN), -EINVAL);
 
     const struct ob_journal_header good = *j.header;
     struct ob_journal_header *h = j.header;
-    uint64_t *fields[] = { &h->magic,   &h->in_size,   &h->out_size, &h->connection, &h->in_base,
-                           &h->in_tail, &h->skip_from, &h->out_base, &h->out_sent };
+    uint64_t *fields[] = {
+        &h->magic,        &h->in_size,      &h->out_size,      &h->connection,    &h->in_base,
+        &h->in_tail,      &h->skip_from,    &h->out_base,      &h->out_sent,      &h->twin.in_base,
+        &h->twin.in_done, &h->twin.in_tail, &h->twin.out_base, &h->twin.out_sent, &h->twin.out_tail
+    };
     for (unsigned i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
         *fields[i] = UINT64_MAX / 2;
-        assert_int_equal(ob_journal_open(&k, j.fd, MAX), -EINVAL);
+        assert_int_equal(ob_journal_open(&k, j.fd, MAX, TWIN), -EINVAL);
         assert_null(k.header);
         *h = good;
     }
@@ -124,7 +158,7 @@ static void test_skip(void **state)
     struct ob_journal j;
 
     (void)state;
-    assert_int_equal(ob_journal_open(&j, -1, MAX), 0);
+    assert_int_equal(ob_journal_open(&j, -1, MAX, TWIN), 0);
     assert_int_equal(ob_journal_skip(&j, 0), 0);
     arrive(&j, 300);
     j.header->skip_from = 100;
@@ -142,8 +176,8 @@ static void test_skip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_in),        cmocka_unit_test(test_out),  cmocka_unit_test(test_successor),
-        cmocka_unit_test(test_strangers), cmocka_unit_test(test_skip),
+        cmocka_unit_test(test_in),        cmocka_unit_test(test_twin_in),   cmocka_unit_test(test_out),
+        cmocka_unit_test(test_successor), cmocka_unit_test(test_strangers), cmocka_unit_test(test_skip),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

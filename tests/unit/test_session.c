@@ -221,6 +221,29 @@ static void test_kept(void **state)
     assert_true(ob_session_request(&b->s, &ask) >= 0);
 }
 
+/* A message of ours that is left unanswered keeps its id, however many follow it: an answer is for one of them. */
+static void test_unanswered_id(void **state)
+{
+    struct back *b = *state;
+    struct ob_message ask = { .header.command = OB_DMA_READ, .u.dma_access = { 0x1000, 32768 } };
+    uint8_t bytes[64];
+    int left = ob_session_request(&b->s, &ask);
+
+    assert_true(left >= 0);
+    assert_int_equal(recv(b->client, bytes, sizeof(bytes), 0), OB_HEADER_SIZE + 16);
+    ask.u.dma_access.count = 4;
+    for (unsigned i = 0; i <= UINT16_MAX; i++) {
+        int id = ob_session_request(&b->s, &ask);
+
+        assert_true(id >= 0);
+        assert_int_not_equal(id, left);
+        assert_int_equal(recv(b->client, bytes, sizeof(bytes), 0), OB_HEADER_SIZE + 16);
+        send_all(b->client, bytes, put_header(bytes, (uint16_t)id, OB_DMA_READ, 16, OB_FLAG_REPLY | OB_FLAG_ERROR));
+        assert_int_equal(back_run(b), 0);
+        assert_int_equal(b->answered, i + 1);
+    }
+}
+
 /* A client cannot make us take more than the journal holds, nor does it end the session to try. */
 static void test_backlog(void **state)
 {
@@ -414,6 +437,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_headers_that_lie, setup, teardown),
         cmocka_unit_test_setup_teardown(test_version, setup_bare, teardown),
         cmocka_unit_test_setup_teardown(test_kept, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unanswered_id, setup, teardown),
         cmocka_unit_test_setup_teardown(test_backlog, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stalled_reader, setup, teardown),
         cmocka_unit_test_setup_teardown(test_descriptors_out, setup, teardown),

@@ -33,6 +33,7 @@ struct world {
     struct script script;
     int vault, journal; /* descriptors of the memory that survives */
     int client, server; /* the connection */
+    int twin;           /* the client's, once it has got it; or -1 */
     int holder, held;   /* ours, the session's */
     int kept[KEYS];     /* by key */
     size_t sent;        /* of the script */
@@ -103,7 +104,7 @@ static void write_script(struct script *s)
 {
     memset(s, 0, sizeof(*s));
     s->in = calloc(1, OVERSIZED + 65536);
-    s->size = s->version_end = put_version(s->in, 1, 0);
+    s->size = s->version_end = put_version_text(s->in, 1, "{\"capabilities\":{\"twin_socket\":{\"supported\":true}}}");
     writes(s, 3);
     pieces(s, 10);
     region_info(s, 11);
@@ -166,8 +167,10 @@ static void client_receives(struct world *w)
         if (c) {
             int fd;
             memcpy(&fd, CMSG_DATA(c), sizeof(int));
-            close(fd);
-            w->fds_got++;
+            if (w->fds_got++ == 0)
+                w->twin = fd;
+            else
+                close(fd);
         }
     }
 }
@@ -192,7 +195,21 @@ static void check_replies(const struct world *w)
     assert_int_equal(h.flags, OB_FLAG_REPLY);
     assert_int_equal(w->got_size - h.size, w->script.expected_size);
     assert_memory_equal(w->got + h.size, w->script.expected, w->script.expected_size);
-    assert_int_equal(w->fds_got, 2);
+    assert_int_equal(w->fds_got, 3);
+}
+
+/* What the first process left is what its successor asks on. */
+static void check_twin(struct world *w, struct back *b)
+{
+    struct ob_message ask = { .header.command = OB_DMA_READ, .u.dma_access = { 0x1000, 4 } };
+    uint8_t bytes[64];
+    int id = ob_session_request(&b->s, &ask);
+
+    assert_true(id >= 0);
+    assert_int_equal(recv(w->twin, bytes, sizeof(bytes), MSG_DONTWAIT), OB_HEADER_SIZE + 16);
+    send_all(w->twin, bytes, put_header(bytes, (uint16_t)id, OB_DMA_READ, 16, OB_FLAG_REPLY | OB_FLAG_ERROR));
+    assert_true(ob_twin_read(&b->s));
+    assert_int_equal(b->answered, 1);
 }
 
 /* --- The holder -----------------------------------------------------------------------------------------------------
@@ -247,6 +264,7 @@ static void make_world(struct world *w)
 
     memset(w, 0, sizeof(*w));
     memset(w->kept, 0xff, sizeof(w->kept));
+    w->twin = -1;
     write_script(&w->script);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
     w->client = pair[0];
@@ -269,6 +287,7 @@ static void free_world(struct world *w)
     close(w->journal);
     close(w->client);
     close(w->server);
+    close(w->twin);
     close(w->holder);
     close(w->held);
     free(w->script.in);
@@ -336,6 +355,7 @@ static void succeed(struct world *w)
     }
     assert_true(state->number == w->script.number);
     assert_int_equal(state->maps, 1);
+    check_twin(w, &b);
     ob_session_end(&b.s);
     hold(w);
     unsigned kept = 0;

@@ -14,17 +14,20 @@ static void usage(FILE *to)
 {
     fputs("Usage: outboard conform --server SOCKET [OPTION]...\n"
           "       outboard conform --spawn 'PROGRAM ARG...' [OPTION]...\n"
+          "       outboard conform --client SOCKET [--spawn 'PROGRAM {socket} ARG...'] [OPTION]...\n"
           "       outboard conform --list | --clauses\n"
-          "Judges a vfio-user server, clause by clause.\n\n"
+          "Judges a vfio-user server or client, clause by clause.\n\n"
           "  --server SOCKET    a server that listens there\n"
-          "  --spawn COMMAND    a server program; {socket} in it is the path to listen at\n"
-          "  --once             the program ends with its client: start it for each connection\n"
+          "  --client SOCKET    clients, which connect to it again and again\n"
+          "  --spawn COMMAND    a server program; {socket} in it is the path to listen at;\n"
+          "                     with --client, a client's, started for each connection\n"
+          "  --once             the server program ends with its client: start it for each connection\n"
           "  --check PATTERN    only checks whose name or clause matches; may be repeated\n"
           "  --format FORMAT    tap (as if not given) or junit\n"
           "  --output FILE      where to, instead of standard output\n"
           "  --timeout MS       how long to wait for anything; 5000\n"
           "  --strict           recommendations that are not followed are failures\n"
-          "  --list             a line for each check: name, clause, title\n"
+          "  --list             a line for each check: side, name, clause, title\n"
           "  --clauses          a line for each clause: who, source, checks\n"
           "  --help             print this text\n",
           to);
@@ -39,49 +42,83 @@ bool option_wants(const struct options *o, const struct check_name *check)
     return o->n_patterns == 0;
 }
 
+enum verdict option_verdict(const struct options *o, const struct check_name *check, enum verdict verdict)
+{
+    const struct clause *clause = clause_find(check->clause);
+
+    if (o->strict)
+        return verdict == ADVISED ? FAILED : verdict;
+    return verdict == FAILED && clause != NULL && clause->source == SOURCE_OUTBOARD ? ADVISED : verdict;
+}
+
+typedef const struct check_name *nth_check(unsigned n);
+
+/* By the side that they judge. */
+static const struct {
+    const char *name;
+    nth_check *nth;
+    enum clause_who who;
+} sides[] = { { "server", server_check, WHO_SERVER }, { "client", client_check, WHO_CLIENT } };
+
+#define SIDES (sizeof(sides) / sizeof(sides[0]))
+
 static int list(void)
 {
     const struct check_name *check;
 
-    for (unsigned i = 0; (check = server_check(i)) != NULL; i++)
-        printf("server %-32s %-12s %s\n", check->name, check->clause, check->title);
+    for (size_t side = 0; side < SIDES; side++) {
+        for (unsigned i = 0; (check = sides[side].nth(i)) != NULL; i++)
+            printf("%s %-32s %-12s %s\n", sides[side].name, check->name, check->clause, check->title);
+    }
     return fflush(stdout) == 0 ? 0 : STATUS_FAILED;
 }
 
-static unsigned print_checks_of(const char *clause)
+/* Prints the checks of a clause, and returns which sides have one: WHO_* or'ed together. */
+static int print_checks_of(const char *clause)
 {
     const struct check_name *check;
+    int who = WHO_NONE;
     unsigned n = 0;
 
-    for (unsigned i = 0; (check = server_check(i)) != NULL; i++) {
-        if (strcmp(check->clause, clause) == 0)
-            printf("%s%s", n++ == 0 ? "" : " ", check->name);
+    for (size_t side = 0; side < SIDES; side++) {
+        for (unsigned i = 0; (check = sides[side].nth(i)) != NULL; i++) {
+            if (strcmp(check->clause, clause) != 0)
+                continue;
+            printf("%s%s %s", n++ == 0 ? "" : ", ", sides[side].name, check->name);
+            who |= (int)sides[side].who;
+        }
     }
-    return n;
+    return who;
 }
 
 static int list_clauses(void)
 {
     static const char *const who[] = { "-", "server", "client", "both" };
     static const char *const source[] = { "spec", "peers", "outboard" };
-    unsigned testable = 0, covered = 0;
+    unsigned testable[SIDES] = { 0 }, covered[SIDES] = { 0 };
 
     printf("| Clause | Who | Source | Checks |\n|---|---|---|---|\n");
     for (size_t i = 0; i < n_clauses; i++) {
-        unsigned n;
+        int with_check;
 
         printf("| %s | %s | %s | ", clauses[i].id, who[clauses[i].who], source[clauses[i].source]);
-        n = print_checks_of(clauses[i].id);
+        with_check = print_checks_of(clauses[i].id);
         printf(" |\n");
-        testable += clauses[i].who != WHO_NONE;
-        covered += clauses[i].who != WHO_NONE && n > 0;
+        for (size_t side = 0; side < SIDES; side++) {
+            testable[side] += (clauses[i].who & sides[side].who) != 0;
+            covered[side] += (clauses[i].who & sides[side].who & with_check) != 0;
+        }
     }
-    printf("\n%zu clauses, %u of them testable, %u with a check.\n", n_clauses, testable, covered);
+    printf("\n%zu clauses.", n_clauses);
+    for (size_t side = 0; side < SIDES; side++)
+        printf(" %u bind the %s, %u of them with a check.", testable[side], sides[side].name, covered[side]);
+    putchar('\n');
     return fflush(stdout) == 0 ? 0 : STATUS_FAILED;
 }
 
 enum {
     OPT_SERVER = 256,
+    OPT_CLIENT,
     OPT_SPAWN,
     OPT_ONCE,
     OPT_CHECK,
@@ -96,6 +133,7 @@ enum {
 
 static const struct option long_options[] = {
     { "server", required_argument, NULL, OPT_SERVER },
+    { "client", required_argument, NULL, OPT_CLIENT },
     { "spawn", required_argument, NULL, OPT_SPAWN },
     { "once", no_argument, NULL, OPT_ONCE },
     { "check", required_argument, NULL, OPT_CHECK },
@@ -132,6 +170,9 @@ static int set_option(struct options *o, int option, const char *value)
     case OPT_SERVER:
         o->server = value;
         return 0;
+    case OPT_CLIENT:
+        o->client = value;
+        return 0;
     case OPT_SPAWN:
         o->spawn = value;
         return 0;
@@ -161,16 +202,21 @@ static int set_option(struct options *o, int option, const char *value)
     }
 }
 
+static const char *subject(const struct options *o)
+{
+    return o->spawn != NULL ? o->spawn : o->server != NULL ? o->server : o->client;
+}
+
 static int run(const struct options *o)
 {
-    struct report report = { .to = stdout, .format = o->format, .subject = o->server != NULL ? o->server : o->spawn };
+    struct report report = { .to = stdout, .format = o->format, .subject = subject(o) };
     int status;
 
     if (o->output != NULL && (report.to = fopen(o->output, "we")) == NULL) {
         fprintf(stderr, "outboard conform: cannot write %s: %s\n", o->output, strerror(errno));
         return STATUS_FAILED;
     }
-    status = judge_server(o, &report);
+    status = o->client != NULL ? judge_client(o, &report) : judge_server(o, &report);
     if (status == 0 && report_end(&report) != 0) {
         fprintf(stderr, "outboard conform: the report could not be written\n");
         status = STATUS_FAILED;
@@ -204,8 +250,9 @@ int conform_main(int argc, char **argv)
     }
     if (optind < argc)
         return bad("unexpected argument", argv[optind]);
-    if ((o.server == NULL) == (o.spawn == NULL)) {
-        fprintf(stderr, "outboard conform: give one of --server and --spawn; see 'outboard conform --help'\n");
+    if (o.client != NULL ? o.server != NULL || o.once : (o.server == NULL) == (o.spawn == NULL)) {
+        fprintf(stderr, "outboard conform: give one of --server, --spawn, and --client, the last with --spawn or "
+                        "without; see 'outboard conform --help'\n");
         return STATUS_USAGE;
     }
     return run(&o);

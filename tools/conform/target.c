@@ -16,38 +16,24 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAX_WORDS 128
-#define START_MS  10000
+#include "words.h"
+
+#define START_MS 10000
 
 void target_socket(struct target *target, const char *path)
 {
     *target = (struct target){ .path = path, .pid = -1 };
 }
 
-/* The word with "{socket}" replaced; NULL: out of memory. */
-static char *replace(const char *word, const char *path, int *replaced)
-{
-    const char *at = strstr(word, "{socket}");
-    char *out;
-
-    if (at == NULL)
-        return strdup(word);
-    *replaced = 1;
-    return asprintf(&out, "%.*s%s%s", (int)(at - word), word, path, at + strlen("{socket}")) < 0 ? NULL : out;
-}
-
 int target_command(struct target *target, const char *command)
 {
     const char *tmp = getenv("TMPDIR");
-    int replaced = 0;
-    unsigned n = 0;
-    char *save, *path;
+    bool replaced;
+    char *path;
+    size_t n = 0;
 
     *target = (struct target){ .program = command, .pid = -1 };
-    target->command = calloc(MAX_WORDS + 2, sizeof(char *));
-    target->word = strdup(command);
-    if (target->command == NULL || target->word == NULL ||
-        asprintf(&target->folder, "%s/conform-XXXXXX", tmp != NULL && *tmp != '\0' ? tmp : "/tmp") < 0)
+    if (asprintf(&target->folder, "%s/conform-XXXXXX", tmp != NULL && *tmp != '\0' ? tmp : "/tmp") < 0)
         return -ENOMEM;
     if (mkdtemp(target->folder) == NULL) {
         int err = -errno;
@@ -59,13 +45,11 @@ int target_command(struct target *target, const char *command)
     if (asprintf(&path, "%s/server", target->folder) < 0)
         return -ENOMEM;
     target->path = path;
-    for (char *word = strtok_r(target->word, " \t\n", &save); word != NULL; word = strtok_r(NULL, " \t\n", &save)) {
-        if (n == MAX_WORDS)
-            return -E2BIG;
-        target->command[n] = replace(word, path, &replaced);
-        if (target->command[n++] == NULL)
-            return -ENOMEM;
-    }
+    target->command = words_split(command, path, &replaced);
+    if (target->command == NULL)
+        return -ENOMEM;
+    while (target->command[n] != NULL)
+        n++;
     if (n == 0)
         return -EINVAL;
     if (!replaced && asprintf(&target->command[n], "--socket-path=%s", path) < 0) {
@@ -213,17 +197,13 @@ void target_stop(struct target *target)
 void target_free(struct target *target)
 {
     target_stop(target);
-    if (target->command != NULL) {
+    if (target->folder != NULL) {
         if (target->path != NULL)
             unlink(target->path);
-        if (target->folder != NULL)
-            rmdir(target->folder);
-        for (char **word = target->command; *word != NULL; word++)
-            free(*word);
-        free(target->command);
+        rmdir(target->folder);
         free((char *)target->path);
     }
+    words_free(target->command);
     free(target->folder);
-    free(target->word);
     *target = (struct target){ .pid = -1 };
 }

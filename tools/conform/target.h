@@ -11,7 +11,7 @@ struct target {
     const char *path;    /* of the socket */
     const char *program; /* as given; NULL: not ours to start */
     char **command;      /* its words */
-    char *folder, *word; /* private to target.c */
+    char *folder;        /* private to target.c */
     pid_t pid;           /* -1: none runs */
     bool served;         /* a client has connected */
     bool session;        /* and the last one negotiated, as far as the judge says so here */

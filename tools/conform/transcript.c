@@ -33,6 +33,15 @@ void transcript_free(struct transcript *t)
     free(t);
 }
 
+struct transcript *transcript_copy(const struct transcript *t)
+{
+    struct transcript *copy = transcript_new();
+
+    if (copy != NULL)
+        *copy = *t;
+    return copy;
+}
+
 void transcript_clear(struct transcript *t)
 {
     t->count = 0;

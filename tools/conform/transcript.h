@@ -10,6 +10,8 @@ struct transcript;
 
 struct transcript *transcript_new(void);
 void transcript_free(struct transcript *t);
+/* NULL: out of memory. */
+struct transcript *transcript_copy(const struct transcript *t);
 void transcript_clear(struct transcript *t);
 /* Keeps nothing of what is added until it goes on again. */
 void transcript_stop(struct transcript *t, bool stopped);

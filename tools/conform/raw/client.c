@@ -114,22 +114,52 @@ void ob_raw_close(struct ob_raw *raw)
 
 /* --- Receiving --------------------------------------------------------------------------------------------------- */
 
+static int receive_or_serve(struct ob_raw *raw, int64_t deadline, struct ob_raw_message **message);
+
+/* One command on the twin socket; what is none waits there for whoever receives from it. When the server has ended it,
+ * it is looked at no more. */
+static int serve_twin(struct ob_raw *raw, int64_t deadline)
+{
+    struct ob_raw *twin = raw->twin;
+    struct ob_raw_message *message;
+    int r = receive_or_serve(twin, deadline, &message);
+
+    if (r == 0 && message != NULL) {
+        r = failed(raw, -EPROTO, "command %u, flags %#x, on the twin socket", message->header.command,
+                   message->header.flags);
+        ob_raw_message_free(message);
+    } else if (r < 0 && r != -ENOTCONN) {
+        r = failed(raw, r, "the twin socket: %s", twin->why);
+    }
+    raw->twin = r < 0 ? NULL : twin;
+    return r == -ENOTCONN ? 0 : r;
+}
+
 /* Waits for `events`; -ETIMEDOUT at the deadline. */
 static int wait_for(struct ob_raw *raw, short events, int64_t deadline)
 {
-    struct pollfd pfd = { .fd = raw->fd, .events = events };
-
     for (;;) {
+        bool both = raw->twin != NULL && raw->twin->dma != NULL;
+        struct pollfd pfds[2] = { { .fd = raw->fd, .events = events },
+                                  { .fd = both ? raw->twin->fd : -1, .events = POLLIN } };
+        bool queued = both && raw->twin->queue != NULL; /* it came while an answer was being sent */
         int64_t left = deadline - now_ms();
-        int n = poll(&pfd, 1, left > 0 ? (int)left : 0);
+        int n = poll(pfds, 2, queued || left < 0 ? 0 : (int)left);
 
-        if (n > 0) {
-            return pfd.revents;
+        if (queued || (n > 0 && pfds[1].revents != 0)) {
+            int r = serve_twin(raw, deadline);
+
+            if (r < 0) {
+                return r;
+            }
         }
-        if (n == 0) {
+        if (n > 0 && pfds[0].revents != 0) {
+            return pfds[0].revents;
+        }
+        if (n == 0 && !queued) {
             return failed(raw, -ETIMEDOUT, "nothing happened for %d ms", raw->timeout_ms);
         }
-        if (errno != EINTR) {
+        if (n < 0 && errno != EINTR) {
             return -errno;
         }
     }
@@ -229,6 +259,9 @@ static int fetch(struct ob_raw *raw, int64_t deadline)
         message->size = message->header.size - 16;
         message->payload = malloc(message->size + 1u);
         n = message->payload == NULL ? -ENOMEM : receive_payload(raw, message, deadline);
+        if (n >= 0) {
+            message->payload[message->size] = 0;
+        }
     }
     if (raw->trace != NULL && message->header.size >= sizeof(message->header) && n != -ENOTCONN) {
         trace_message(raw, message);
@@ -340,6 +373,26 @@ int ob_raw_serve_dma(struct ob_raw *raw, unsigned total)
         }
     }
     return 0;
+}
+
+static bool has_come(const struct ob_raw *raw)
+{
+    struct pollfd pfd = { .fd = raw->fd, .events = POLLIN };
+
+    return raw->dma != NULL && (raw->queue != NULL || poll(&pfd, 1, 0) == 1);
+}
+
+int ob_raw_serve_ready(struct ob_raw *raw)
+{
+    int r = 0;
+
+    while (r == 0 && raw->twin != NULL && has_come(raw->twin)) {
+        r = serve_twin(raw, now_ms() + raw->timeout_ms);
+    }
+    while (r == 0 && has_come(raw)) {
+        r = ob_raw_serve_dma(raw, raw->dma_served + 1);
+    }
+    return r;
 }
 
 int ob_raw_answer_later(struct ob_raw *raw)

@@ -22,7 +22,7 @@
 
 struct ob_raw_message {
     struct ob_raw_header header;
-    uint8_t *payload; /* what follows the header */
+    uint8_t *payload; /* what follows the header, and a NUL that does not count */
     uint32_t size;    /* of it, bytes */
     unsigned nfds;
     int fds[OB_RAW_MAX_FDS]; /* closed by ob_raw_message_free(), but for those replaced by -1 */
@@ -45,6 +45,7 @@ struct ob_raw {
     ob_raw_dma_fn *dma; /* NULL: DMA commands are returned by ob_raw_receive() like any message */
     void *dma_ctx;
     unsigned dma_served;    /* how many, ever; those that were put off count when they come */
+    struct ob_raw *twin;    /* the twin socket; its DMA is served while this one waits, if it has a `dma`. Or NULL */
     ob_raw_trace_fn *trace; /* NULL: violations are printed to standard error instead */
     void *trace_ctx;
     struct ob_raw_message *queue, **queue_tail;
@@ -88,6 +89,9 @@ int ob_raw_wait_closed(struct ob_raw *raw, unsigned *messages);
 int ob_raw_silent(struct ob_raw *raw);
 /* Receives, serving DMA, until `dma_served` has reached `total`. */
 int ob_raw_serve_dma(struct ob_raw *raw, unsigned total);
+/* Serves DMA commands that have come by now, on this socket and on the twin, and does not wait for any. 0, -EPROTO:
+ * there was something else, or as receiving. */
+int ob_raw_serve_ready(struct ob_raw *raw);
 /* Has raw.dma answer the commands that it put off. */
 int ob_raw_answer_later(struct ob_raw *raw);
 
@@ -98,6 +102,11 @@ int ob_raw_version(struct ob_raw *raw, uint16_t major, uint16_t minor, const cha
 /* Version 0.0 with the capabilities that QEMU sends. */
 int ob_raw_handshake(struct ob_raw *raw);
 extern const char ob_raw_qemu_capabilities[];
+/* The fd_index of the twin socket that a reply to VERSION gives; -ENOENT: it gives none, -EPROTO: it does, and there is
+ * no fd_index that names one of its descriptors. */
+int ob_raw_twin_index(const struct ob_raw_message *reply);
+/* Takes it out of the reply. 0 or as above. Whoever serves DMA on it sets twin->dma and raw->twin. */
+int ob_raw_take_twin(struct ob_raw_message *reply, struct ob_raw *twin);
 
 int ob_raw_device_info(struct ob_raw *raw, struct vfio_device_info *info);
 /* argsz as given; *fd gets the descriptor or -1, and may be NULL. `room` is that of `info`, at least the struct's. */

@@ -57,6 +57,38 @@ int ob_raw_handshake(struct ob_raw *raw)
     return ob_raw_version(raw, 0, 0, ob_raw_qemu_capabilities, NULL);
 }
 
+int ob_raw_twin_index(const struct ob_raw_message *reply)
+{
+    const char *text = reply->size > 4 ? (const char *)reply->payload + 4 : "";
+    const char *twin = strstr(text, "\"twin_socket\""), *end = twin == NULL ? NULL : strchr(twin, '}'), *at;
+    unsigned long index = 0;
+    char *after;
+
+    at = end == NULL ? NULL : strstr(twin, "\"supported\"");
+    if (at == NULL || at > end || strncmp(at + 11 + strspn(at + 11, " \t\r\n:"), "true", 4) != 0) {
+        return -ENOENT;
+    }
+    at = strstr(twin, "\"fd_index\"");
+    if (at == NULL || at > end) {
+        return -EPROTO;
+    }
+    at += 10 + strspn(at + 10, " \t\r\n:");
+    index = strtoul(at, &after, 10);
+    return after == at || *at == '-' || index >= reply->nfds ? -EPROTO : (int)index;
+}
+
+int ob_raw_take_twin(struct ob_raw_message *reply, struct ob_raw *twin)
+{
+    int index = ob_raw_twin_index(reply);
+
+    if (index < 0) {
+        return index;
+    }
+    ob_raw_init(twin, reply->fds[index]);
+    reply->fds[index] = -1;
+    return 0;
+}
+
 int ob_raw_device_info(struct ob_raw *raw, struct vfio_device_info *info)
 {
     /* 16 bytes, whatever the kernel's struct has grown to. */

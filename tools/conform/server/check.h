@@ -92,7 +92,7 @@ struct facts {
 };
 
 struct judge {
-    struct ob_raw raw;
+    struct ob_raw raw, twin; /* twin: closed after each check, if that has one */
     struct facts facts;
     struct target *target; /* the process that `raw` is connected to */
     int timeout_ms;
@@ -195,8 +195,9 @@ void send_with_header(struct judge *j, struct ob_raw_header header, const void *
 /* Until the server has read all bytes that were sent. One that reads nothing before a message is whole conforms too, so
  * this does not wait for long, and does not fail. */
 void wait_taken(struct judge *j);
-/* The next message, which the judge frees. */
+/* The next message, which the judge frees; on another connection than the check's. */
 struct ob_raw_message *receive(struct judge *j, const char *what);
+struct ob_raw_message *receive_on(struct judge *j, struct ob_raw *raw, const char *what);
 /* The judge frees that message. */
 struct ob_raw_message *judge_keep(struct judge *j, struct ob_raw_message *m);
 /* Reads a field of a message's payload; ends the check if it is not there. */

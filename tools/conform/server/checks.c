@@ -44,6 +44,7 @@
     X(set_irqs)         \
     X(set_irqs_device)  \
     X(set_irqs_signals) \
+    X(twin)             \
     X(unmap)            \
     X(unmap_memory)     \
     X(version)          \

@@ -2,8 +2,6 @@
  * a ring in guest memory of copies to be made. */
 #include "exerciser.h"
 
-#include <poll.h>
-
 #define FLAGS     0x08
 #define FLAGS_SET 0x0c
 #define COUNT     0x14
@@ -56,22 +54,13 @@ static void testdev_copy(struct judge *j, uint64_t from, uint64_t to, uint32_t l
     bar_write(j, 0, DOORBELL, 4, j->copies);
 }
 
-static void serve_what_came(struct judge *j)
-{
-    struct pollfd pfd = { .fd = j->raw.fd, .events = POLLIN };
-
-    if (j->raw.queue != NULL || poll(&pfd, 1, 0) == 1)
-        got(j, ob_raw_serve_dma(&j->raw, j->raw.dma_served + 1), "serving DMA");
-}
-
 static int testdev_copied(struct judge *j)
 {
     const struct entry *entry = (const struct entry *)j->copy_ring + ((j->copies - 1) & 255);
 
     /* A server may wait for the reply to a DMA_READ before it takes a command: memory tells, and not a register. */
     if (!(__atomic_load_n(&entry->status, __ATOMIC_ACQUIRE) & STATUS_DONE)) {
-        if (j->raw.dma != NULL)
-            serve_what_came(j);
+        got(j, ob_raw_serve_ready(&j->raw), "serving DMA");
         return -1;
     }
     if (bar_read(j, 0, RING_DONE, 4) != j->copies)

@@ -354,6 +354,7 @@ enum verdict judge_run(struct judge *j, const struct check *check)
         run(j);
     judge_first(j);
     judge_close(j);
+    ob_raw_close(&j->twin);
     ob_raw_close(&j->aside);
     judge_release(j);
     touched = j->ran || j->verdict != SKIPPED; /* some are skipped half-way */
@@ -377,6 +378,7 @@ int judge_init(struct judge *j, struct target *target, int timeout_ms)
         .target = target, .first = target, .second.pid = -1, .timeout_ms = timeout_ms, .transcript = transcript_new()
     };
     ob_raw_init(&j->raw, -1);
+    ob_raw_init(&j->twin, -1);
     ob_raw_init(&j->aside, -1);
     return j->transcript == NULL ? -ENOMEM : 0;
 }
@@ -384,6 +386,7 @@ int judge_init(struct judge *j, struct target *target, int timeout_ms)
 void judge_free(struct judge *j)
 {
     ob_raw_close(&j->raw);
+    ob_raw_close(&j->twin);
     judge_release(j);
     transcript_free(j->transcript);
 }

@@ -97,12 +97,17 @@ void wait_taken(struct judge *j)
         nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 }
 
-struct ob_raw_message *receive(struct judge *j, const char *what)
+struct ob_raw_message *receive_on(struct judge *j, struct ob_raw *raw, const char *what)
 {
     struct ob_raw_message *m;
 
-    got(j, ob_raw_receive(&j->raw, &m), what);
+    got(j, ob_raw_receive(raw, &m), what);
     return judge_keep(j, m);
+}
+
+struct ob_raw_message *receive(struct judge *j, const char *what)
+{
+    return receive_on(j, &j->raw, what);
 }
 
 static void read_field(struct judge *j, const struct ob_raw_message *m, size_t offset, void *to, size_t width)

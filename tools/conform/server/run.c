@@ -2,7 +2,6 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "../clauses.h"
 #include "../options.h"
 #include "judge.h"
 
@@ -27,14 +26,11 @@ static void print_transcript(void *judge, FILE *to, const char *indent)
 
 static enum verdict run_one(struct judge *j, const struct check *check, const struct options *o, struct report *report)
 {
-    const struct clause *clause = clause_find(check->is.clause);
     double start = now();
     enum verdict verdict = judge_run(j, check);
 
-    if (o->strict)
-        verdict = verdict == ADVISED ? FAILED : verdict;
-    else if (verdict == FAILED && !j->harmed && clause != NULL && clause->source == SOURCE_OUTBOARD)
-        verdict = ADVISED;
+    if (!j->harmed)
+        verdict = option_verdict(o, &check->is, verdict);
     report_check(report, &check->is, verdict, j->text, now() - start, print_transcript, j);
     return verdict;
 }
