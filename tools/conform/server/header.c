@@ -231,7 +231,7 @@ static void check_other_type(struct judge *j)
 /* What else comes, if anything, is for others to judge. */
 static void check_answered_type(struct judge *j)
 {
-    for (uint32_t type = OB_RAW_REPLY; type <= 15; type++) {
+    for (uint32_t type = 2; type <= 15; type++) {
         struct ob_raw_message *m;
 
         send_with_header(j, (struct ob_raw_header){ 0x5154, OB_RAW_GET_INFO, 32, type, 0 }, get_info, 16);

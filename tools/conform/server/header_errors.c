@@ -174,11 +174,15 @@ static void failing_unknown(struct judge *j, struct list *list)
 /* Behind another. */
 static void failing_version(struct judge *j, struct list *list)
 {
-    const struct ob_raw_version zero = { 0, 0 }, one = { 1, 0 };
+    struct {
+        struct ob_raw_version version;
+        char text[20];
+    } again = { { 0, 0 }, "{\"capabilities\":{}}" };
 
     (void)j;
-    add(list, OB_RAW_VERSION, &zero, sizeof(zero));
-    add(list, OB_RAW_VERSION, &one, sizeof(one));
+    add(list, OB_RAW_VERSION, &again, sizeof(again));
+    again.version.major = 1;
+    add(list, OB_RAW_VERSION, &again, sizeof(again));
 }
 
 /* --- Their replies ----------------------------------------------------------------------------------------------- */
