@@ -1,9 +1,9 @@
 """VU-HDR: what is broken in headers, and in how they are taken."""
 
 from mutation import (accept, asked_by_server, both, change, checks_only, client_replies, close, drop,
-                      extra_descriptor, longer, lost, poke, posted, refuse, refuse_and_close, refused, replies,
+                      extra_descriptor, field, longer, lost, poke, posted, refuse, refuse_and_close, refused, replies,
                       requests, row, server_requests, twice, unknown, use_memory, when)
-from proxy import COMMANDS, ERROR, NO_REPLY, REPLY
+from proxy import COMMANDS, ERROR, HEADER, NO_REPLY, REPLY, Message
 
 INFO = both(replies("GET_INFO"), checks_only)
 
@@ -28,8 +28,18 @@ row("header-answers-twice", INFO, twice, "header-one-reply")
 row("header-refuses-twice", both(replies(), refused, checks_only), twice, "header-one-reply")
 row("header-error-without-flag", both(replies(), refused, checks_only), change(flags=REPLY), "header-error-flag")
 row("header-success-with-error-flag", INFO, change(flags=REPLY | ERROR), "header-error-flag")
-row("header-error-with-payload", both(replies(), refused, checks_only), longer(b"\0" * 16), "header-error-alone")
-row("header-error-with-descriptor", both(replies("DMA_MAP"), refused), extra_descriptor, "header-error-alone")
+for commands, check in (
+        (("DMA_MAP",), "map"), (("DMA_UNMAP",), "map"), (("GET_INFO",), "info"), (("GET_REGION_INFO",), "info"),
+        (("GET_REGION_IO_FDS",), "info"), (("GET_IRQ_INFO",), "info"), (("SET_IRQS",), "irqs"),
+        (("REGION_READ",), "read"), (("REGION_WRITE",), "write"), (("REGION_WRITE_MULTI",), "multi"),
+        (("DEVICE_FEATURE",), "feature"), (("MIG_DATA_READ",), "data"), (("MIG_DATA_WRITE",), "data"),
+        (("DMA_READ", "DMA_WRITE"), "unknown"), (("VERSION",), "version"), (("VERSION",), "first")):
+    ERRORS = both(replies(*commands), refused, checks_only)
+    NAME = f"header-error-of-{commands[0].lower()}-{check}"
+    row(f"{NAME}-with-payload", ERRORS, longer(b"\0" * 16), f"header-error-alone-{check}")
+    row(f"{NAME}-with-descriptor", ERRORS, extra_descriptor, f"header-error-alone-{check}")
+row("header-error-of-unknown-with-payload", both(replies(), refused, unknown), longer(b"\0" * 16),
+    "header-error-alone-unknown")
 row("header-error-zero", both(replies(), refused, checks_only), change(error=0), "header-errno")
 row("header-error-negative", both(replies(), refused, checks_only), change(error=lambda m: -m.error & 0xffffffff),
     "header-errno")
@@ -62,7 +72,8 @@ row("header-unknown-einval", both(replies(), unknown, refused), change(error=22)
 row("header-client-reads-memory", both(replies("DMA_READ"), refused), accept(), "header-server-commands")
 row("header-client-writes-memory", both(replies("DMA_WRITE"), refused), accept(), "header-server-commands")
 for kind in (2, 15):
-    row(f"header-type-{kind}-executed", lambda m, kind=kind: m.flags & 15 == kind, change(flags=0), "header-other-type")
+    row(f"header-type-{kind}-executed", lambda m, kind=kind: m.flags & 15 == kind, change(flags=0),
+        "header-other-type", "header-other-type-answered")
 row("header-unasked-reply-ends", client_replies(), close, "header-unasked-reply", "header-unasked-error")
 row("header-unasked-reply-executed", client_replies(), change(flags=0), "header-unasked-reply", "header-unasked-error")
 
@@ -93,9 +104,42 @@ row("header-takes-long-read", both(replies("REGION_READ"), refused, request(lamb
     "header-longer")
 row("header-takes-size-zero", both(requests(), lost, lambda m: m.size < 16), drop, "header-framing-lost",
     timeout=1000)
+row("header-goes-on-at-size-zero", both(requests(), lost, lambda m: m.size < 16), refuse(22), "header-framing-ends",
+    timeout=1000)
 row("header-drops-all-at-size-zero", both(requests(), lost, lambda m: m.size < 16), close, "header-framing-answers")
 row("header-huge-taken", both(requests(), lost), accept(), "header-huge")
 row("header-huge-allocated", both(requests(), lost), use_memory(100), "header-huge-memory")
 row("header-large-not-drained", both(requests("REGION_WRITE"), lambda m: len(m.payload) > 1 << 20),
     refuse_and_close(90), "header-drained")
 row("header-large-taken", both(replies("REGION_WRITE"), refused), accept(), "header-drained")
+
+
+def not_skipped(fields):
+    """What a command has behind its fields is taken for messages: the first two."""
+    def transform(_, m):
+        messages, rest = [m], m.payload[fields:]
+        while len(rest) >= HEADER.size and len(messages) < 3:
+            ident, command, size, flags, error = HEADER.unpack_from(rest)
+            messages.append(Message(ident, command, flags, error, rest[HEADER.size:size], [], True))
+            rest = rest[size:]
+        return messages
+    return transform
+
+
+row("header-unknown-not-skipped", both(requests(), unknown), not_skipped(0), "header-skips-unknown")
+row("header-types-not-skipped", both(lambda m: m.flags & 15 != 0, lambda m: m.from_client), not_skipped(0),
+    "header-skips-types")
+for command, fields, check in (
+        ("GET_REGION_IO_FDS", 16, "optional"), ("REGION_WRITE_MULTI", 8, "optional"),
+        ("DEVICE_FEATURE", 8, "optional"), ("MIG_DATA_READ", 8, "optional"), ("MIG_DATA_WRITE", 8, "optional"),
+        ("DMA_READ", 16, "server"), ("DMA_WRITE", 16, "server"), ("DMA_MAP", 32, "longer"),
+        ("DMA_UNMAP", 24, "longer"), ("GET_INFO", 16, "longer"), ("GET_REGION_INFO", 32, "longer"),
+        ("GET_IRQ_INFO", 16, "longer"), ("SET_IRQS", 20, "longer"), ("REGION_READ", 16, "longer"),
+        ("DEVICE_RESET", 0, "longer")):
+    row(f"header-{command.lower()}-not-skipped",
+        both(requests(command), checks_only, lambda m, fields=fields: len(m.payload) == fields + 64),
+        not_skipped(fields), f"header-skips-{check}")
+row("header-data-not-skipped", both(requests("REGION_WRITE"), field("self", 8, "I", lambda region: region == 0xffff)),
+    not_skipped(16), "header-skips-no-region")
+row("header-large-not-skipped", both(requests("REGION_WRITE"), lambda m: len(m.payload) > 1 << 20), not_skipped(16),
+    "header-skips-large")

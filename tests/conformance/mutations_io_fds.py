@@ -75,7 +75,7 @@ row("io-fds-takes-flags", both(ASKED, field("self", 4, "I", lambda flags: flags 
 row("io-fds-takes-count", both(ASKED, field("self", 12, "I", lambda count: count != 0)), poke(12, "I", 0),
     "io-fds-count")
 row("io-fds-over-read", both(ASKED, lambda m: len(m.payload) < 16), padded(struct.pack("<IIII", 16, 0, 0, 0)),
-    "io-fds-truncated")
+    "header-truncated-io-fds")
 
 # What entries cover.
 row("io-fds-cannot-be-read", both(READS, region(BELLS)), refuse(22), "io-fds-read")

@@ -64,6 +64,7 @@ int target_again(struct target *again, const struct target *target)
     int err = target_command(again, target->program);
 
     again->once = target->once;
+    again->needs_session = target->needs_session;
     return err;
 }
 
@@ -72,8 +73,8 @@ int target_start(struct target *target)
     if (target->command == NULL || target->pid > 0)
         return 0;
     unlink(target->path);
-    target->ended = false;
     target->served = false;
+    target->session = false;
     target->pid = fork();
     if (target->pid < 0)
         return -errno;
@@ -88,14 +89,36 @@ int target_start(struct target *target)
     return 0;
 }
 
+static bool ends_with_client(const struct target *target)
+{
+    return target->served && (target->once || (target->needs_session && !target->session));
+}
+
+/* One that ends with its client does so with whatever status, unless the client was still there. */
+static bool may_end(const struct target *target, int status)
+{
+    return ends_with_client(target) && WIFEXITED(status) && (!target->broke_off || WEXITSTATUS(status) == 0);
+}
+
+/* Takes the status of a process that has ended; false: it has not. */
+static bool reap(struct target *target, int options)
+{
+    int status;
+
+    if (target->command == NULL || target->pid <= 0 || waitpid(target->pid, &status, options) != target->pid)
+        return false;
+    target->pid = -1;
+    if (!target->died && !may_end(target, status)) {
+        target->died = true;
+        target->status = status;
+    }
+    return true;
+}
+
 bool target_died(struct target *target)
 {
-    if (target->command != NULL && target->pid > 0 && waitpid(target->pid, &target->status, WNOHANG) == target->pid) {
-        target->pid = -1;
-        target->ended = true;
-    }
-    /* One that serves a single client ends after it, with whatever status. */
-    return target->ended && !(target->once && target->served && WIFEXITED(target->status));
+    reap(target, WNOHANG);
+    return target->died;
 }
 
 /* Waits for its end; 0 when it came in time. */
@@ -128,18 +151,22 @@ static int connect_once(const char *path)
     return err;
 }
 
+int target_leave(struct target *target, int timeout_ms)
+{
+    if (target->pid <= 0 || !ends_with_client(target))
+        return 0;
+    if (wait_end(target, timeout_ms) == 0) {
+        reap(target, 0);
+        return 0;
+    }
+    target_stop(target);
+    return -ETIMEDOUT;
+}
+
 int target_connect(struct target *target, int timeout_ms)
 {
-    int fd;
+    int fd = target_start(target);
 
-    /* A predecessor that ends with its client has to be gone before the next listens at its path. */
-    if (target->once && target->pid > 0 && target->served) {
-        if (wait_end(target, timeout_ms) != 0)
-            kill(target->pid, SIGKILL);
-        waitpid(target->pid, &target->status, 0);
-        target->pid = -1;
-    }
-    fd = target_start(target);
     if (fd < 0)
         return fd;
     /* To start may take longer than an answer does. */
@@ -149,7 +176,8 @@ int target_connect(struct target *target, int timeout_ms)
     for (int waited = 0;; waited++) {
         fd = connect_once(target->path);
         target->served |= fd >= 0;
-        if ((fd != -ENOENT && fd != -ECONNREFUSED && fd != -EAGAIN) || waited >= timeout_ms || target_died(target))
+        target->broke_off &= fd < 0;
+        if ((fd != -ENOENT && fd != -ECONNREFUSED && fd != -EAGAIN) || waited >= timeout_ms || reap(target, WNOHANG))
             return fd;
         nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
     }
@@ -162,7 +190,7 @@ void target_stop(struct target *target)
     kill(target->pid, SIGTERM);
     if (wait_end(target, 5000) != 0)
         kill(target->pid, SIGKILL);
-    waitpid(target->pid, &target->status, 0);
+    waitpid(target->pid, NULL, 0);
     target->pid = -1;
 }
 

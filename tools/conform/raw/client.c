@@ -407,6 +407,23 @@ int ob_raw_answer_later(struct ob_raw *raw)
     return r == OB_RAW_LATER ? failed(raw, -EPROTO, "a DMA command was put off twice") : r;
 }
 
+void ob_raw_leave(struct ob_raw *raw, int timeout_ms)
+{
+    int64_t deadline = now_ms() + timeout_ms;
+    struct pollfd pfd = { .fd = raw->fd, .events = POLLIN };
+    struct ob_raw_message *rest = calloc(1, sizeof(*rest)); /* for descriptors */
+    int64_t left;
+    int n = rest == NULL || shutdown(raw->fd, SHUT_WR) != 0 ? -1 : 0;
+
+    while (n >= 0 && (left = deadline - now_ms()) > 0 && poll(&pfd, 1, (int)left) == 1) {
+        uint8_t bytes[4096];
+
+        n = receive_piece(raw, rest, bytes, sizeof(bytes));
+    }
+    ob_raw_message_free(rest);
+    ob_raw_close(raw);
+}
+
 int ob_raw_wait_closed(struct ob_raw *raw, unsigned *messages)
 {
     struct ob_raw_message *message;

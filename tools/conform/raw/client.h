@@ -59,6 +59,9 @@ void ob_raw_init(struct ob_raw *raw, int fd);
 int ob_raw_connect(struct ob_raw *raw, const char *path);
 /* Closes; may be called again. */
 void ob_raw_close(struct ob_raw *raw);
+/* Closes as a client does that has taken all replies: sends no more, and throws away what comes until the server
+ * closes too, but waits no longer than that. */
+void ob_raw_leave(struct ob_raw *raw, int timeout_ms);
 
 /* Sends these bytes, the descriptors with the first. What the server sends meanwhile is queued. */
 int ob_raw_send(struct ob_raw *raw, const void *bytes, size_t size, const int *fds, unsigned nfds);

@@ -54,6 +54,7 @@ enum {
     NEED_SPAWN = 1 << 19,        /* the server process is ours to look at */
     NEED_NEXT = 1 << 20,         /* the process that served a client serves the next */
     NEED_MAPS = 1 << 22,         /* DMA_MAP and DMA_UNMAP are looked at: a device without DMA may ignore them */
+    NEED_EARLY = 1 << 23,        /* also after one that had no session */
 };
 
 struct check {
@@ -81,6 +82,7 @@ struct facts {
     uint32_t max_msg_fds, max_data, max_maps;
     uint64_t pgsizes, page; /* page: the smallest */
     bool multi, twin;
+    bool early; /* it executes GET_INFO before VERSION */
     uint32_t device_flags, regions, irqs;
     struct region_facts region[MAX_REGIONS];
     struct vfio_irq_info irq[16];
@@ -123,6 +125,7 @@ struct judge {
     char text[600];
     struct transcript *transcript;
     struct held *held;
+    bool lost; /* the server does not serve the judge any more, and is not ours to start anew */
     struct target *first, second;
     struct ob_raw aside; /* the connection to the one of them that target is not */
 };
@@ -167,9 +170,11 @@ void want_alive(struct judge *j, const char *what);
 /* A connection beside the check's, not negotiated, which the judge closes; NULL: the server turned it away. Skips the
  * check if the server program serves one client only. */
 struct ob_raw *judge_beside(struct judge *j);
-/* Closes the check's connection. */
+/* Closes the check's connection, once the server has answered what it was sent. */
 void judge_close(struct judge *j);
-/* Closes it and makes another; negotiated with the judge's own capabilities. */
+/* Closes it at once, as a client does that dies. */
+void judge_abandon(struct judge *j);
+/* Closes it in the first way and makes another; negotiated with the judge's own capabilities. */
 void judge_reconnect(struct judge *j);
 /* The same, not negotiated. */
 void judge_reconnect_bare(struct judge *j);
@@ -237,7 +242,7 @@ void want_hangup(struct judge *j, int fd, const char *what);
 
 /* --- The server's process, with NEED_SPAWN ------------------------------------------------------------------------ */
 
-long server_memory(struct judge *j);          /* KiB that it has written to */
+long server_memory(struct judge *j);          /* KiB that it has written to; 0: it has ended */
 unsigned server_descriptors(struct judge *j); /* how many are open */
 /* Ends the check unless it comes to have at most so many open. */
 void want_descriptors(struct judge *j, unsigned most, const char *what);
@@ -259,5 +264,7 @@ void reset(struct judge *j);
 /* DMA_MAP and DMA_UNMAP with any fields: 0 or errno. fd -1: none. */
 int map(struct judge *j, uint64_t address, uint64_t size, uint32_t prot, int fd, uint64_t offset);
 int unmap(struct judge *j, uint64_t address, uint64_t size);
+/* Skips the check if a DMA_UNMAP of nothing succeeds: maps are not looked at then. VU-UNMAP-4 has checks of its own. */
+void need_unmap_refused(struct judge *j);
 
 #endif

@@ -13,7 +13,9 @@
     X(feature)          \
     X(header)           \
     X(header_dma)       \
+    X(header_errors)    \
     X(header_sizes)     \
+    X(header_skips)     \
     X(info)             \
     X(io_fds)           \
     X(irq)              \

@@ -78,6 +78,12 @@ static size_t build_version(uint8_t *bytes)
     return ob_raw_build(bytes, 7, OB_RAW_VERSION, 0, payload, 4 + size);
 }
 
+static void want_session(struct judge *j, const char *what)
+{
+    want_ok(j, ob_raw_reply(&j->raw, 7, OB_RAW_VERSION, NULL), what);
+    j->target->session = true;
+}
+
 /* Servers negotiate in code of its own. */
 static void split_version(struct judge *j)
 {
@@ -89,7 +95,7 @@ static void split_version(struct judge *j)
         if (at < 24 || at + 8 >= size)
             wait_taken(j);
     }
-    want_ok(j, ob_raw_reply(&j->raw, 7, OB_RAW_VERSION, NULL), "VERSION byte by byte");
+    want_session(j, "VERSION byte by byte");
     want_alive(j, "after VERSION byte by byte");
 }
 
@@ -100,7 +106,7 @@ static void behind_version(struct judge *j)
 
     size += ob_raw_build(bytes + size, 8, OB_RAW_GET_INFO, 0, get_info, sizeof(get_info));
     send_bytes(j, bytes, size, NULL, 0);
-    want_ok(j, ob_raw_reply(&j->raw, 7, OB_RAW_VERSION, NULL), "VERSION with GET_INFO behind it");
+    want_session(j, "VERSION with GET_INFO behind it");
     want_ok(j, ob_raw_reply(&j->raw, 8, OB_RAW_GET_INFO, NULL), "GET_INFO in one segment with VERSION");
 }
 
@@ -121,19 +127,26 @@ static void split_second(struct judge *j)
     }
 }
 
-/* Messages larger than any segment. Nothing is written: they go beyond configuration space. */
+/* Messages larger than any segment, which the server begins to read before they are there. They go beyond configuration
+ * space, and are refused. */
 static void split_large(struct judge *j)
 {
     static const uint32_t sizes[] = { 65536, 262144 - 32, 262145, 1048576 };
 
     for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
         const struct ob_raw_region access = { 0, VFIO_PCI_CONFIG_REGION_INDEX, sizes[i] };
-        uint8_t *payload = judge_alloc(j, sizeof(access) + sizes[i]);
+        const size_t size = 16 + sizeof(access) + sizes[i];
+        uint8_t *bytes = judge_alloc(j, size);
 
         if (sizes[i] > j->facts.max_data)
             continue;
-        memcpy(payload, &access, sizeof(access));
-        call_refused(j, OB_RAW_REGION_WRITE, payload, sizeof(access) + sizes[i], 0);
+        ob_raw_build(bytes, 3, OB_RAW_REGION_WRITE, 0, &access, sizeof(access));
+        memcpy(bytes + 4, &(uint32_t){ (uint32_t)size }, 4);
+        for (size_t at = 0; at < size; at += 65536) {
+            send_bytes(j, bytes + at, size - at < 65536 ? size - at : 65536, NULL, 0);
+            wait_taken(j);
+        }
+        got(j, ob_raw_reply(&j->raw, 3, OB_RAW_REGION_WRITE, NULL), "a large message");
         want_alive(j, "after a large message");
     }
 }
@@ -186,6 +199,7 @@ static void order_of_maps(struct judge *j)
     uint8_t bytes[sizeof(is_map) * 48];
     size_t size = 0;
 
+    need_unmap_refused(j);
     for (unsigned i = 0; i < n; i++)
         size += is_map[i] ? ob_raw_build(bytes + size, (uint16_t)i, OB_RAW_DMA_MAP, 0, &map, sizeof(map))
                           : ob_raw_build(bytes + size, (uint16_t)i, OB_RAW_DMA_UNMAP, 0, &unmap, sizeof(unmap));
@@ -236,6 +250,7 @@ static void posted_interrupt(struct judge *j)
 
     irqs_on(j, index);
     irqs_assign(j, index, 0, 1, &fd);
+    irqs_needs_loopback(j, index);
     irqs_trigger(j, index, 0, 1); /* whatever was pending is signalled now */
     signals(j, fd);
     post(j, OB_RAW_SET_IRQS, &set, sizeof(set), NULL, 0);
@@ -274,7 +289,7 @@ static void order_of_replies(struct judge *j)
     const struct ob_raw_dma_unmap unmap = { 24, 0, BASE, j->facts.page };
     const struct vfio_irq_info irq = { .argsz = 16 };
     const struct vfio_region_info region = { .argsz = 32 };
-    const struct ob_raw_region read = { 0, VFIO_PCI_CONFIG_REGION_INDEX, 64 };
+    const struct ob_raw_region read = { 0, VFIO_PCI_CONFIG_REGION_INDEX, 64 }, nowhere = { 0, 0xffff, 4 };
     const struct {
         uint16_t command;
         const void *payload;
@@ -287,7 +302,7 @@ static void order_of_replies(struct judge *j)
                 { OB_RAW_DMA_MAP, &map, sizeof(map) },
                 { OB_RAW_DMA_UNMAP, &unmap, sizeof(unmap) },
                 { OB_RAW_GET_IRQ_INFO, &irq, 16 },
-                { OB_RAW_REGION_READ, &read, 3 },
+                { OB_RAW_REGION_READ, &nowhere, sizeof(nowhere) },
                 { OB_RAW_GET_INFO, get_info, sizeof(get_info) } };
     const unsigned n = sizeof(all) / sizeof(*all);
 
@@ -347,7 +362,7 @@ static void whole_headers(struct judge *j)
     const uint16_t first = j->raw.next_id;
 
     for (unsigned i = 0; i < n; i++) {
-        const struct ob_raw_region read = { 0, VFIO_PCI_CONFIG_REGION_INDEX, most - i % 7 };
+        const struct ob_raw_region read = { 0, VFIO_PCI_CONFIG_REGION_INDEX, most - 4 * (i % 7) };
 
         send_command(j, OB_RAW_REGION_READ, 0, &read, sizeof(read));
     }

@@ -338,17 +338,6 @@ static void io_fds_count(struct judge *j)
                "GET_REGION_IO_FDS with count 1");
 }
 
-static void io_fds_truncated(struct judge *j)
-{
-    const struct ob_raw_io_fds request = { .argsz = HEAD, .index = a_region(j) };
-    char what[64];
-
-    for (size_t n = 0; n < sizeof(request); n++) {
-        snprintf(what, sizeof(what), "GET_REGION_IO_FDS with %zu bytes of payload", n);
-        want_error(j, call(j, OB_RAW_GET_REGION_IO_FDS, &request, n, NULL, 0, NULL), EINVAL, what);
-    }
-}
-
 /* --- What entries cover ------------------------------------------------------------------------------------------ */
 
 /* A width of access that the entry is about. */
@@ -476,9 +465,6 @@ const struct check server_io_fds_checks[] = {
     { { "io-fds-signal", "VU-IOFD-16", "a signal of an entry's eventfd has the effect of the write" },
       NEED_IO_FDS,
       io_fds_signal },
-    { { "io-fds-truncated", "VU-HDR-19", "every truncation of GET_REGION_IO_FDS fails with EINVAL" },
-      0,
-      io_fds_truncated },
     { { "io-fds-padding", "VU-HDR-30", "the padding of entries is 0" }, NEED_IO_FDS, io_fds_padding },
     { { NULL, NULL, NULL }, 0, NULL },
 };

@@ -63,8 +63,10 @@ int got(struct judge *j, int result, const char *what)
         judge_reconnect(j);
         longjmp(j->out, 1);
     }
-    if (result == -ENOTCONN)
+    if (result == -ENOTCONN) {
+        j->target->broke_off = true;
         judge_fail(j, "%s: the connection was closed", what);
+    }
     if (result == -ETIMEDOUT)
         judge_fail(j, "%s: no answer for %d ms", what, j->raw.timeout_ms);
     if (result < 0)
@@ -158,7 +160,16 @@ struct ob_raw *judge_beside(struct judge *j)
     return raw;
 }
 
+/* A server that finds its client gone while it answers may be stuck for good, which is for connection-next-unread to
+ * say; one that does not close its end gets no more time than this. */
+#define LEAVE_MS 250
+
 void judge_close(struct judge *j)
+{
+    ob_raw_leave(&j->raw, LEAVE_MS);
+}
+
+void judge_abandon(struct judge *j)
 {
     ob_raw_close(&j->raw);
 }
@@ -167,13 +178,15 @@ void judge_reconnect_bare(struct judge *j)
 {
     int fd;
 
-    ob_raw_close(&j->raw);
+    judge_close(j);
+    (void)target_leave(j->target, j->timeout_ms);
     j->guest = NULL;
     j->copying = false;
     j->copy_ring = NULL;
     j->copy_signal = 0;
     fd = target_connect(j->target, j->timeout_ms);
     want(j, fd >= 0, "connecting failed: %s", strerror(-fd));
+    j->target->session = false;
     use_connection(j, &j->raw, fd);
 }
 
@@ -185,7 +198,7 @@ void judge_reconnect(struct judge *j)
 
 void judge_restart(struct judge *j)
 {
-    ob_raw_close(&j->raw);
+    judge_close(j);
     target_stop(j->target);
     judge_reconnect(j);
 }
@@ -256,6 +269,7 @@ static const struct {
     { NEED_SPAWN, "the server's process is not ours" },
     { NEED_NEXT, "the server's process serves one client" },
     { NEED_MAPS, "the server does not keep track of maps" },
+    { NEED_EARLY, "the server's process ends with a client that has no session" },
 };
 
 static void note_death(struct judge *j, struct target *target, const char *who)
@@ -269,13 +283,15 @@ static void note_death(struct judge *j, struct target *target, const char *who)
              WIFSIGNALED(target->status) ? WTERMSIG(target->status) : WEXITSTATUS(target->status));
     j->verdict = FAILED;
     j->harmed = true;
-    target->ended = false; /* one death, one check; it is started again when it is connected to */
+    target->died = false; /* one death, one check; it is started again when it is connected to */
 }
 
 static void run(struct judge *j)
 {
     uint32_t missing = j->check->needs & ~j->facts.has & ~(uint32_t)(CHECK_BARE | CHECK_UNCONNECTED);
 
+    if (j->lost)
+        judge_skip(j, "the server did not recover from an earlier check, and is not the judge's to start anew");
     for (unsigned i = 0; i < sizeof(needs) / sizeof(needs[0]); i++) {
         if (missing & needs[i].need)
             judge_skip(j, "%s", needs[i].what);
@@ -289,24 +305,31 @@ static void run(struct judge *j)
 }
 
 /* Whatever the check did, the next client is served, and finds no log and RUNNING: what some servers keep when a client
- * goes is for other checks to say. */
+ * goes is for other checks to say. A program for one client ends. */
 static void put_in_order(struct judge *j)
 {
+    if (j->target->once) {
+        want(j, target_leave(j->target, j->timeout_ms) == 0, "the server has not ended with its client for %d ms",
+             j->timeout_ms);
+        return;
+    }
     judge_reconnect(j);
     if (j->facts.has & NEED_LOGGING)
         (void)feature(j, FEATURE_SET | LOG_STOP, 8, NULL, 0, NULL);
-    if ((j->facts.has & NEED_MIGRATION) && state_get(j) != RUNNING && !device_rescue(j))
-        target_stop(j->target);
+    if (!(j->facts.has & NEED_MIGRATION) || state_get(j) == RUNNING || device_rescue(j))
+        return;
+    want(j, j->facts.has & NEED_SPAWN, "the device is in migration state %s, and cannot be brought to RUNNING",
+         state_name(state_get(j)));
+    target_stop(j->target);
 }
 
-/* A server that does not get so far failed this check, and not all that follow: ours is started anew. */
+/* A server that does not get so far failed this check, and not all that follow: ours is started anew; somebody else's
+ * is not judged any further. */
 static void settle(struct judge *j)
 {
     const int verdict = j->verdict;
     char text[sizeof(j->text)], after[sizeof(j->text)];
 
-    if (j->target->once)
-        return;
     memcpy(text, j->text, sizeof(text));
     transcript_stop(j->transcript, true);
     if (setjmp(j->out) == 0) {
@@ -317,11 +340,12 @@ static void settle(struct judge *j)
         memcpy(after, j->text, sizeof(after));
         snprintf(j->text, sizeof(j->text), "%.250s%safterwards: %.250s", text, text[0] != '\0' ? "; " : "", after);
         j->harmed = true;
+        j->lost = !(j->facts.has & NEED_SPAWN);
         if (!target_died(j->target))
             target_stop(j->target);
     }
     transcript_stop(j->transcript, false);
-    ob_raw_close(&j->raw);
+    judge_close(j);
     judge_release(j);
 }
 
@@ -340,15 +364,13 @@ enum verdict judge_run(struct judge *j, const struct check *check)
     if (setjmp(j->out) == 0)
         run(j);
     judge_first(j);
-    ob_raw_close(&j->raw);
+    judge_close(j);
     ob_raw_close(&j->twin);
     ob_raw_close(&j->aside);
     judge_release(j);
     touched = j->ran || j->verdict != SKIPPED; /* some are skipped half-way */
-    if (touched) {
-        note_death(j, j->first, "the server");
+    if (touched)
         settle(j);
-    }
     note_death(j, &j->second, "the second server");
     target_free(&j->second);
     if (touched)

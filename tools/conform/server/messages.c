@@ -43,6 +43,7 @@ int call(struct judge *j, uint16_t command, const void *payload, size_t size, co
         judge_keep(j, m);
         if (reply != NULL)
             *reply = m;
+        j->target->session |= command == OB_RAW_VERSION;
     }
     return r == -ENOTCONN ? r : got(j, r, command_name(command));
 }
@@ -229,4 +230,10 @@ int unmap(struct judge *j, uint64_t address, uint64_t size)
     struct ob_raw_dma_unmap request = { .argsz = sizeof(request), .address = address, .size = size };
 
     return call(j, OB_RAW_DMA_UNMAP, &request, sizeof(request), NULL, 0, NULL);
+}
+
+void need_unmap_refused(struct judge *j)
+{
+    if (unmap(j, 0x10000000, j->facts.page) == 0)
+        judge_skip(j, "the server does not keep track of maps: a DMA_UNMAP of nothing succeeds");
 }

@@ -36,8 +36,11 @@ long server_memory(struct judge *j)
     char line[256];
     long kib = -1;
 
-    while (kib < 0 && fgets(line, sizeof(line), status) != NULL)
+    while (kib < 0 && fgets(line, sizeof(line), status) != NULL) {
+        if (strncmp(line, "State:\tZ", 8) == 0)
+            kib = 0; /* it has ended */
         sscanf(line, "RssAnon: %ld", &kib);
+    }
     fclose(status);
     want(j, kib >= 0, "/proc says nothing of the server's memory");
     return kib;
@@ -82,7 +85,7 @@ static bool threads_sleep(struct judge *j)
         if (stat == NULL)
             continue; /* it has ended */
         if (fgets(line, sizeof(line), stat) != NULL && (state = strrchr(line, ')')) != NULL)
-            sleep = strncmp(state, ") S", 3) == 0 || strncmp(state, ") I", 3) == 0;
+            sleep = strchr("SIZ", state[2]) != NULL; /* Z: it has ended */
         fclose(stat);
     }
     closedir(dir);

@@ -32,6 +32,35 @@ static void survey_version(struct judge *j, struct facts *f)
     f->has |= f->multi ? NEED_MULTI : 0;
 }
 
+/* Whether the process serves the next client after one without a session. If not, it has ended afterwards. */
+static bool goes_on(struct judge *j)
+{
+    struct ob_raw *next;
+    bool served;
+
+    judge_close(j);
+    next = judge_beside(j);
+    served = next != NULL && ob_raw_version(next, 0, 0, judge_capabilities, NULL) >= 0;
+    if (next != NULL)
+        ob_raw_close(next);
+    return served;
+}
+
+/* A client that sends GET_INFO instead of VERSION and leaves: whether that is answered, and whether the program ends
+ * with it. Some do; checks that begin no session would all fail then, and connection-next-silent is enough. */
+static void survey_early(struct judge *j, struct facts *f)
+{
+    const uint32_t get_info[4] = { sizeof(get_info) };
+
+    f->early = ob_raw_call(&j->raw, OB_RAW_GET_INFO, get_info, sizeof(get_info), NULL, 0, NULL) == 0;
+    if (!j->target->once && !goes_on(j)) {
+        j->target->needs_session = true;
+        j->target->needs_session = target_leave(j->target, j->timeout_ms) == 0;
+        j->target->died = false; /* if it did, it will in a check of VU-VER-2, too */
+    }
+    judge_reconnect_bare(j);
+}
+
 /* Twin sockets are asked for on a connection of their own, so that other checks need not serve one. */
 static void survey_twin(struct judge *j, struct facts *f)
 {
@@ -202,6 +231,9 @@ void survey(struct judge *j)
     uint32_t ask[4] = { sizeof(ask) };
     struct ob_raw_message *m;
 
+    if (f->has & NEED_SPAWN)
+        survey_early(j, f);
+    f->has |= j->target->once || j->target->needs_session ? 0 : NEED_EARLY;
     survey_twin(j, f);
     judge_reconnect_bare(j);
     survey_version(j, f);

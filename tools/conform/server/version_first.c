@@ -57,8 +57,12 @@ static void first_map(struct judge *j)
 {
     const struct ob_raw_dma_map map = { 32, 3, 0, BASE, j->facts.page };
 
-    if (refused_first(j, OB_RAW_DMA_MAP, &map, sizeof(map), -1) && begins_late(j))
-        want_refused(j, unmap(j, BASE, j->facts.page), "DMA_UNMAP of what was mapped before VERSION");
+    if (!refused_first(j, OB_RAW_DMA_MAP, &map, sizeof(map), -1) || !begins_late(j))
+        return;
+    if (unmap(j, BASE, j->facts.page) == 0) {
+        need_unmap_refused(j);
+        judge_fail(j, "a DMA_MAP before VERSION was refused, and is undone by a DMA_UNMAP behind it");
+    }
 }
 
 static void first_unmap(struct judge *j)
@@ -77,6 +81,7 @@ static void first_set_irqs(struct judge *j)
     judge_reconnect(j);
     irqs_on(j, index);
     if (refused_first(j, OB_RAW_SET_IRQS, &set, sizeof(set), fd) && begins_late(j)) {
+        irqs_needs_loopback(j, index);
         irqs_trigger(j, index, 0, 1);
         want(j, signals(j, fd) == 0, "an eventfd that was given before VERSION was signalled");
     }
@@ -182,11 +187,13 @@ const struct check server_version_first_checks[] = {
     FIRST("unmap", "DMA_UNMAP before VERSION does not succeed", CHECK_UNCONNECTED, first_unmap),
     FIRST("set-irqs", "SET_IRQS before VERSION gives no eventfd", CHECK_UNCONNECTED | NEED_IRQ, first_set_irqs),
     FIRST("read", "REGION_READ before VERSION does not succeed", CHECK_UNCONNECTED, first_read),
-    FIRST("write", "REGION_WRITE before VERSION writes nothing", CHECK_UNCONNECTED | NEED_NEXT, first_write),
-    FIRST("posted", "nor does a posted one", CHECK_UNCONNECTED | NEED_NEXT, first_posted),
-    FIRST("multi", "REGION_WRITE_MULTI before VERSION writes nothing", CHECK_UNCONNECTED | NEED_NEXT, first_multi),
-    FIRST("reset", "DEVICE_RESET before VERSION resets nothing", CHECK_UNCONNECTED | NEED_RESET | NEED_NEXT,
-          first_reset),
+    FIRST("write", "REGION_WRITE before VERSION writes nothing", CHECK_UNCONNECTED | NEED_NEXT | NEED_EARLY,
+          first_write),
+    FIRST("posted", "nor does a posted one", CHECK_UNCONNECTED | NEED_NEXT | NEED_EARLY, first_posted),
+    FIRST("multi", "REGION_WRITE_MULTI before VERSION writes nothing", CHECK_UNCONNECTED | NEED_NEXT | NEED_EARLY,
+          first_multi),
+    FIRST("reset", "DEVICE_RESET before VERSION resets nothing",
+          CHECK_UNCONNECTED | NEED_RESET | NEED_NEXT | NEED_EARLY, first_reset),
     FIRST("feature", "DEVICE_FEATURE before VERSION does not succeed", CHECK_UNCONNECTED, first_feature),
     FIRST("data", "MIG_DATA_READ and MIG_DATA_WRITE before VERSION do not succeed", CHECK_UNCONNECTED, first_data),
     FIRST("unknown", "unknown commands before VERSION do not succeed", CHECK_UNCONNECTED, first_unknown),

@@ -27,7 +27,7 @@ static void want_fds_at_most(struct judge *j, unsigned most, const char *what)
 
         if (call(j, OB_RAW_GET_REGION_INFO, &info, sizeof(info), NULL, 0, &m) == 0)
             want(j, m->nfds <= most, "%s, and %u descriptors came with region %u", what, m->nfds, i);
-        if (call(j, OB_RAW_GET_REGION_IO_FDS, &io_fds, sizeof(io_fds), NULL, 0, &m) == 0)
+        if (j->facts.region[i].io_fds && call(j, OB_RAW_GET_REGION_IO_FDS, &io_fds, sizeof(io_fds), NULL, 0, &m) == 0)
             want(j, m->nfds <= most, "%s, and %u descriptors came with those of region %u", what, m->nfds, i);
     }
 }
@@ -72,16 +72,16 @@ static void no_fds_memory(struct judge *j)
     want(j, is == ~was, "a client that takes no descriptors wrote to memory by message, and read something else");
 }
 
-/* The escaped key is the same key. */
+/* The escaped key is the same key: a value that is refused with one is refused with the other. */
 static void escaped_key(struct judge *j)
 {
-    const struct vfio_region_info get = { .argsz = j->facts.region[j->facts.mappable].argsz,
-                                          .index = j->facts.mappable };
-    struct ob_raw_message *m;
+    const char plain[] = "{\"capabilities\":{\"max_msg_fds\":\"x\"}}";
+    const char escaped[] = "{\"capabilities\":{\"max\\u005fmsg_fds\":\"x\"}}";
 
-    negotiate(j, "\"max\\u005fmsg_fds\":0");
-    want_ok(j, call(j, OB_RAW_GET_REGION_INFO, &get, sizeof(get), NULL, 0, &m), "GET_REGION_INFO");
-    want(j, m->nfds == 0, "max\\u005fmsg_fds is max_msg_fds; it was 0, and %u descriptors came", m->nfds);
+    if (negotiate_bytes(j, plain, sizeof(plain)) == 0)
+        judge_skip(j, "a max_msg_fds that is no number is taken");
+    want(j, negotiate_bytes(j, escaped, sizeof(escaped)) != 0,
+         "max\\u005fmsg_fds is max_msg_fds; \"x\" is refused as the value of one, and taken as that of the other");
 }
 
 /* As many eventfds in a message as the server takes. */
@@ -224,7 +224,7 @@ static void largest_saving(struct judge *j)
     if (r == -ENOTCONN)
         judge_reconnect(j);
     set[2] = VFIO_DEVICE_STATE_RUNNING;
-    want_ok(j, call(j, OB_RAW_FEATURE, set, sizeof(set), NULL, 0, NULL), "SET of RUNNING");
+    call(j, OB_RAW_FEATURE, set, sizeof(set), NULL, 0, NULL);
     want_ok(j, r, "MIG_DATA_READ of max_data_xfer_size bytes");
 }
 
@@ -288,7 +288,7 @@ const struct check server_version_limits_checks[] = {
       CHECK_UNCONNECTED | NEED_MAPPABLE,
       no_fds_memory },
     { { "version-escaped-key", "VU-VER-3", "a key with an escaped character is that key" },
-      CHECK_UNCONNECTED | NEED_MAPPABLE,
+      CHECK_UNCONNECTED,
       escaped_key },
     { { "version-takes-fds", "VU-VER-38", "a message may have max_msg_fds descriptors" }, NEED_VECTORS, takes_fds },
     { { "version-dma-read-count", "VU-VER-23", "a DMA_READ is not above the client's max_data_xfer_size" },
