@@ -224,8 +224,7 @@ static void start_raw(struct side *side, const char *command)
 
 static void start_client(struct side *side, const char *command, bool multi)
 {
-    /* As by hand, which offers no twin socket. */
-    struct ob_client_options options = { .no_write_multi = !multi, .no_twin_socket = true };
+    struct ob_client_options options = { .no_write_multi = !multi };
     char why[256];
 
     start_server(side, command);

@@ -66,4 +66,4 @@ client_row("client-crashes-on-command", both(server_requests(), lambda m: m.comm
            "nonsense-command", "nonsense-direction")
 client_row("client-crashes-on-short-dma", both(server_requests("DMA_READ", "DMA_WRITE"), lambda m: len(m.payload) < 16),
            crash_client, "nonsense-short-dma-read", "nonsense-short-dma-write")
-client_row("client-gives-up", replies("GET_INFO"), close, "baseline")
+client_row("client-crashes-at-once", replies("GET_INFO"), crash_client, "baseline")

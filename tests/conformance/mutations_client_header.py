@@ -25,7 +25,7 @@ client_row("client-answers-posted", both(server_requests("DMA_WRITE"), posted), 
            "reply-posted-fails")
 client_row("client-drops-posted", both(server_requests("DMA_WRITE"), posted), drop, "reply-posted")
 client_row("client-refusal-as-success", both(client_replies(), refused), change(flags=1, error=0), "reply-error-flag")
-client_row("client-success-as-refusal", both(client_replies(), accepted), change(flags=0x21), "reply-error-flag")
+client_row("client-success-as-refusal", both(client_replies(), accepted), change(flags=0x21), "dma-served")
 client_row("client-refusal-with-payload", both(client_replies(), refused), longer(b"\0" * 16), "reply-error-alone")
 client_row("client-reply-flag", client_replies(), change(flags=lambda m: m.flags | 0x40), "reply-flags")
 

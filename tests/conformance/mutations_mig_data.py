@@ -124,8 +124,9 @@ def hoards(connection, m):
     return accept()(connection, m)
 
 
-# Not on the connection on which the judge tries a migration of the device to itself, whose stream has zeros too.
-row("mig-data-hoards", both(WRITE, lambda m: m.connection > 3 and len(m.payload) == 8 + 65536 and
+# Not on the connection behind the survey, on which the judge tries a migration of the device to itself, whose stream has
+# zeros too.
+row("mig-data-hoards", both(WRITE, lambda m: m.connection > 5 and len(m.payload) == 8 + 65536 and
                             not any(m.payload[8:])), hoards, "mig-data-endless", "mig-data-endless-behind")
 
 # --- Other ways to conform

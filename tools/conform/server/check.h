@@ -264,7 +264,5 @@ void reset(struct judge *j);
 /* DMA_MAP and DMA_UNMAP with any fields: 0 or errno. fd -1: none. */
 int map(struct judge *j, uint64_t address, uint64_t size, uint32_t prot, int fd, uint64_t offset);
 int unmap(struct judge *j, uint64_t address, uint64_t size);
-/* Skips the check if a DMA_UNMAP of nothing succeeds: maps are not looked at then. VU-UNMAP-4 has checks of its own. */
-void need_unmap_refused(struct judge *j);
 
 #endif

@@ -199,7 +199,6 @@ static void order_of_maps(struct judge *j)
     uint8_t bytes[sizeof(is_map) * 48];
     size_t size = 0;
 
-    need_unmap_refused(j);
     for (unsigned i = 0; i < n; i++)
         size += is_map[i] ? ob_raw_build(bytes + size, (uint16_t)i, OB_RAW_DMA_MAP, 0, &map, sizeof(map))
                           : ob_raw_build(bytes + size, (uint16_t)i, OB_RAW_DMA_UNMAP, 0, &unmap, sizeof(unmap));
@@ -390,7 +389,9 @@ const struct check server_connection_checks[] = {
       CHECK_BARE,
       behind_version },
     { { "connection-pipeline", "VU-CON-6", "2000 commands are answered without waiting for each" }, 0, pipeline },
-    { { "connection-order-maps", "VU-CON-6", "maps and unmaps of one range are executed in order" }, 0, order_of_maps },
+    { { "connection-order-maps", "VU-CON-6", "maps and unmaps of one range are executed in order" },
+      NEED_MAPS,
+      order_of_maps },
     { { "connection-order-registers", "VU-CON-6", "writes and reads of a register are executed in order" },
       0,
       order_of_registers },

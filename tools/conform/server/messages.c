@@ -231,9 +231,3 @@ int unmap(struct judge *j, uint64_t address, uint64_t size)
 
     return call(j, OB_RAW_DMA_UNMAP, &request, sizeof(request), NULL, 0, NULL);
 }
-
-void need_unmap_refused(struct judge *j)
-{
-    if (unmap(j, 0x10000000, j->facts.page) == 0)
-        judge_skip(j, "the server does not keep track of maps: a DMA_UNMAP of nothing succeeds");
-}
