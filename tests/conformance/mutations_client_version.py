@@ -3,8 +3,8 @@
 import re
 
 from client_good import GOOD_VERSION
-from mutation import (both, change, client_replies, client_row, close, extra_descriptor, holds, nth, poke, replies,
-                      requests, shorter, twice)
+from mutation import (any_of, both, change, client_replies, client_row, close, extra_descriptor, holds, nth, poke,
+                      postpone, replies, requests, server_requests, shorter, twice)
 
 VERSION = requests("VERSION")
 ANSWER = replies("VERSION")
@@ -76,6 +76,8 @@ client_row("client-twin-as-text", VERSION, text(b'"supported":true', b'"supporte
 client_row("client-twin-replies-on-main", client_replies(), change(twin=False), "twin-replies")
 client_row("client-twin-commands", both(requests("DEVICE_RESET")),
            lambda c, m: [m] + ([m.copy(twin=True, flags=0x10)] if c.twins else []), "twin-replies")
+client_row("client-serves-twin-late", any_of(server_requests("DMA_WRITE"), replies()),
+           postpone(server_requests("DMA_WRITE"), behind=2), "twin-before-reply")
 client_row("client-insists-on-twin", both(ANSWER, holds(b'"supported":false')), close, "twin-not-supported")
 client_row("client-wants-supported", both(ANSWER, holds(b'"twin_socket":{}')), close, "twin-says-nothing")
 client_row("client-shrugs-at-twin", ANSWER, change(payload=GOOD_VERSION, fds=[]), "twin-no-index", "twin-index-beyond",

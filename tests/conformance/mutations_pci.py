@@ -160,7 +160,8 @@ row("pci-intx-not-again", both(write_of(CONFIG, COMMAND, "H"), lambda m: not wri
 row("pci-intx-status-missing", *reads(STATUS, "H", lambda status: status & ~8), "pci-intx-status", server="edu")
 row("pci-intx-status-stuck", *reads(STATUS, "H", lambda status: status | 8), "pci-intx-status", server="edu")
 row("pci-intx-with-msi", *writes(MSI_CAP + 2, "H", lambda control: control & ~1), "pci-intx-messages", server="edu")
-row("pci-always-master", *writes(COMMAND, "H", lambda command: command | 4), "pci-master-messages", "pci-master-dma")
+row("pci-always-master", *writes(COMMAND, "H", lambda command: command | 4), "pci-master-messages", "pci-master-dma",
+    "pci-master-commands")
 row("pci-always-msi", *writes(MSI_CAP + 2, "H", lambda control: control | 1), "pci-msi-off", server="edu")
 row("pci-always-msix", *writes(MSIX_CAP + 2, "H", lambda control: control | 0x8000), "pci-msix-off")
 row("pci-msi-no-masks", *writes(MSI_CAP + 0x10, "I", 0), "pci-msi-mask", "pci-msi-pending", server="edu")

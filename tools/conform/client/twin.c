@@ -1,5 +1,6 @@
 /* twin.c: VU-TWIN: a socket for the server's commands. */
 #include <jansson.h>
+#include <unistd.h>
 
 #include "check.h"
 
@@ -59,6 +60,30 @@ static void in_call(struct trial *t)
                    "DMA_READ on the twin socket should succeed, and failed");
     }
     trial_answer(t, m);
+    trial_want_same(t, 0);
+}
+
+/* What the client sends next shows that it has acted on the reply. That it has served the DMA_WRITE is seen in memory:
+ * its answer may be under way on the other socket. */
+static void before_reply(struct trial *t)
+{
+    struct model_map map = await_twin_map(t, MAP_WRITE | MAP_FD);
+    struct ob_raw_message *m = trial_await(t, OB_RAW_RESET);
+    uint8_t was[BYTES] = { 0 }, written[BYTES], is[BYTES] = { 0 };
+
+    trial_want(t, pread(map.fd, was, BYTES, (off_t)map.offset) == BYTES, "the judge cannot read the client's memory");
+    for (unsigned i = 0; i < BYTES; i++)
+        written[i] = (uint8_t)~was[i];
+    trial_dma(t, OB_RAW_DMA_WRITE, 0, map.address, BYTES, written, BYTES);
+    trial_answer(t, m);
+    m = trial_next(t);
+    trial_want(
+        t, pread(map.fd, is, BYTES, (off_t)map.offset) == BYTES && memcmp(is, written, BYTES) == 0,
+        "a DMA_WRITE that came on the twin socket before the reply to DEVICE_RESET should be in the memory before "
+        "the client goes on: %s",
+        m != NULL ? command_name(m->header.command) : trial_end_text(t));
+    if (m != NULL)
+        trial_answer(t, m);
     trial_want_same(t, 0);
 }
 
@@ -132,6 +157,8 @@ const struct client_check client_twin_checks[] = {
          "the client offers no twin socket"),
     VARIATION("twin-replies", "VU-TWIN-5", "replies go over the twin socket, the rest over the main one", replies),
     VARIATION("twin-in-call", "VU-TWIN-9", "the twin socket is served while a command is outstanding", in_call),
+    VARIATION("twin-before-reply", "VU-TWIN-17", "what came on the twin socket before a reply is served before it",
+              before_reply),
     VARIATION("twin-not-supported", "VU-TWIN-7", "a server that declines will do", not_supported),
     VARIATION("twin-says-nothing", "VU-TWIN-7", "a twin_socket without supported is none", says_nothing),
     FAULT("twin-no-index", "VU-TWIN-8", "a twin socket without fd_index is refused", no_index),

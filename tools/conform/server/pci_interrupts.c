@@ -266,6 +266,22 @@ static void pci_master_dma(struct judge *j)
     command(j, 7);
 }
 
+static void pci_master_commands(struct judge *j)
+{
+    unsigned served;
+
+    guest_pair(j, false);
+    transfer_ok(j, GUEST_FROM, GUEST_TO, GUEST_LEN, "with bus mastering on");
+    served = j->raw.dma_served;
+    command(j, 7 & ~MASTER);
+    device_copy_begin(j, GUEST_FROM, GUEST_TO + GUEST_LEN, GUEST_LEN);
+    for (unsigned i = 0; i < MANY_ROUNDS && j->facts.exerciser->copied(j) < 0; i++)
+        want_alive(j, "with bus mastering off");
+    want(j, j->raw.dma_served == served, "the device sent %u DMA commands with bus mastering off",
+         j->raw.dma_served - served);
+    command(j, 7);
+}
+
 /* --- MSI-X ------------------------------------------------------------------------------------------------------- */
 
 struct msix {
@@ -419,6 +435,9 @@ const struct check server_pci_interrupts_checks[] = {
     { { "pci-master-dma", "VU-PCI-13", "guest memory is not accessed with bus mastering off" },
       NEED_DMA,
       pci_master_dma },
+    { { "pci-master-commands", "VU-DMA-18", "no DMA_READ or DMA_WRITE is sent with bus mastering off" },
+      NEED_DMA,
+      pci_master_commands },
     { { "pci-msi-off", "VU-PCI-20", "no message is sent with MSI disabled" }, NEED_INTERRUPT, pci_msi_off },
     { { "pci-msi-mask", "VU-PCI-20", "MSI's mask bits hold messages back until they are cleared" },
       NEED_INTERRUPT,
