@@ -71,7 +71,7 @@ def permitted(variant):
 
 
 def caught(row):
-    checks = [check for check in row.caught_by if check not in FIRST] or ["none"]
+    checks = [check for check in row.caught_by if check not in FIRST] or ["info-layout"]  # one has to be named
     results, text = judge(row.server, row.name, checks, row.timeout)
     missed = [check for check in row.caught_by if results.get(check) != "not ok"]
     if "Traceback" in text:

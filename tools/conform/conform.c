@@ -207,6 +207,28 @@ static const char *subject(const struct options *o)
     return o->spawn != NULL ? o->spawn : o->server != NULL ? o->server : o->client;
 }
 
+static bool matches(const char *pattern, nth_check *nth)
+{
+    const struct options one = { .patterns = { pattern }, .n_patterns = 1 };
+    const struct check_name *check;
+
+    for (unsigned i = 0; (check = nth(i)) != NULL; i++) {
+        if (option_wants(&one, check))
+            return true;
+    }
+    return false;
+}
+
+static int check_patterns(const struct options *o)
+{
+    for (unsigned i = 0; i < o->n_patterns; i++) {
+        if (!matches(o->patterns[i], o->client != NULL ? client_check : server_check))
+            return bad(o->client != NULL ? "no check of clients matches" : "no check of servers matches",
+                       o->patterns[i]);
+    }
+    return 0;
+}
+
 static int run(const struct options *o)
 {
     struct report report = { .to = stdout, .format = o->format, .subject = subject(o) };
@@ -255,5 +277,5 @@ int conform_main(int argc, char **argv)
                         "without; see 'outboard conform --help'\n");
         return STATUS_USAGE;
     }
-    return run(&o);
+    return check_patterns(&o) != 0 ? STATUS_USAGE : run(&o);
 }

@@ -176,6 +176,7 @@ int target_connect(struct target *target, int timeout_ms)
     for (int waited = 0;; waited++) {
         fd = connect_once(target->path);
         target->served |= fd >= 0;
+        target->reached |= fd >= 0;
         target->broke_off &= fd < 0;
         if ((fd != -ENOENT && fd != -ECONNREFUSED && fd != -EAGAIN) || waited >= timeout_ms || reap(target, WNOHANG))
             return fd;

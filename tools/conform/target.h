@@ -13,7 +13,8 @@ struct target {
     char **command;      /* its words */
     char *folder;        /* private to target.c */
     pid_t pid;           /* -1: none runs */
-    bool served;         /* a client has connected */
+    bool served;         /* a client has connected, of this process */
+    bool reached;        /* of any */
     bool session;        /* and the last one negotiated, as far as the judge says so here */
     bool broke_off; /* it has ended a connection that it should have kept: its status counts, if that was its end */
     bool died;      /* a process has ended that should not have, until somebody clears it */

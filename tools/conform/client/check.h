@@ -122,6 +122,7 @@ struct trial {
     char broken[400], broken_any[400];  /* what rules of the check's own clause, and any, have found in this session */
     int listener;
     struct program program;
+    bool came;                 /* a client has connected, in any check */
     bool connected, over, cut; /* cut: the judge closed the connection */
     struct channel main, twin;
     pid_t peer;

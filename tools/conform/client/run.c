@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../../tool.h"
 #include "../options.h"
 #include "../words.h"
 #include "check.h"
@@ -27,15 +28,11 @@ static void print_transcript(void *transcript, FILE *to, const char *indent)
     transcript_print(transcript, to, indent);
 }
 
-static enum verdict run_one(struct trial *t, const struct client_check *check, const struct options *o,
-                            struct report *report)
+static void report_one(struct trial *t, const struct client_check *check, enum verdict verdict, double start,
+                       const struct options *o, struct report *report)
 {
-    double start = now();
-    enum verdict verdict = trial_run(t, check);
-
     report_check(report, &check->is, option_verdict(o, &check->is, verdict), t->text, now() - start, print_transcript,
                  t->transcript);
-    return verdict;
 }
 
 /* The rules have judged every session, so they come last. */
@@ -59,26 +56,31 @@ static void report_rules(struct trial *t, bool usable, const struct options *o, 
     }
 }
 
-static void run_all(struct trial *t, const struct options *o, struct report *report)
+/* False: there is no client. */
+static bool run_all(struct trial *t, const struct options *o, struct report *report)
 {
+    double start = now();
+    enum verdict found = trial_run(t, &baseline);
     const struct client_check *check;
-    bool usable; /* the baseline shows what the client does */
 
+    if (!t->came)
+        return false;
     report->planned = 1;
     for (unsigned i = 0; client_check(i) != NULL; i++)
         report->planned += option_wants(o, client_check(i));
     report_begin(report);
-    run_one(t, &baseline, o, report);
-    usable = t->known;
+    report_one(t, &baseline, found, start, o, report);
     for (unsigned i = 0; (check = client_check_at(i)) != NULL; i++) {
         if (check->run == NULL || !option_wants(o, &check->is))
             continue;
-        if (usable)
-            run_one(t, check, o, report);
+        start = now();
+        if (t->known)
+            report_one(t, check, trial_run(t, check), start, o, report);
         else
             report_check(report, &check->is, SKIPPED, "the baseline failed", 0, NULL, NULL);
     }
-    report_rules(t, usable, o, report);
+    report_rules(t, t->known, o, report);
+    return true;
 }
 
 /* A socket that nobody listens at any more is in nobody's way. */
@@ -116,7 +118,7 @@ static int listen_at(const char *path)
 static int no_judgement(const char *what, const char *why)
 {
     fprintf(stderr, "outboard conform: %s: %s\n", what, why);
-    return 125;
+    return STATUS_FAILED;
 }
 
 int judge_client(const struct options *o, struct report *report)
@@ -137,11 +139,13 @@ int judge_client(const struct options *o, struct report *report)
                             listener == -EADDRINUSE ? "it exists, or somebody listens there" : strerror(-listener));
     }
     err = trial_init(&trial, listener, command, o->timeout_ms);
-    if (err == 0)
-        run_all(&trial, o, report);
+    if (err != 0)
+        err = no_judgement("cannot start the judgement", strerror(-err));
+    else if (!run_all(&trial, o, report))
+        err = no_judgement(o->client, trial.text);
     trial_free(&trial);
     close(listener);
     unlink(o->client);
     words_free(command);
-    return err == 0 ? 0 : no_judgement("cannot start the judgement", strerror(-err));
+    return err;
 }

@@ -28,7 +28,7 @@ static void connected(struct trial *t, int fd)
     t->peer = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : -1;
     channel_open(&t->main, fd);
     channel_open(&t->twin, -1);
-    t->connected = true;
+    t->connected = t->came = true;
     t->news = now_ms();
 }
 
@@ -48,7 +48,7 @@ static void await_client(struct trial *t)
         trial_fail(t, "the client should connect: %s", trial_end_text(t));
     }
     n = n > 0 ? accept4(t->listener, NULL, NULL, SOCK_CLOEXEC) : -1;
-    trial_want(t, n >= 0, "the client should connect, and does not");
+    trial_want(t, n >= 0, "the client should connect, and does not for %d ms", t->timeout_ms);
     connected(t, n);
 }
 
