@@ -3,8 +3,8 @@
 import struct
 
 from mutation import (DEVICE_STATE, GET, LOG_REPORT, LOG_START, LOG_STOP, MIGRATION, PROBE, SET, accept, answers, asks,
-                      both, change, echo, longer, padded, poke, refuse, refused, replies, requests, row, shorter, then,
-                      variant)
+                      both, change, crash, echo, longer, padded, poke, refuse, refused, replies, requests, row, shorter,
+                      then, variant)
 
 METHODS = GET | SET | PROBE
 
@@ -68,6 +68,7 @@ row("feature-get-repeats-argsz", answers(lambda flags: flags & GET),
 LACKING = (63, 0x7fff, 0xffff)
 row("feature-lacking-got", asks(lambda flags: flags & 0xffff in LACKING and flags & METHODS == GET), accept(echo),
     "feature-lacking-get")
+row("feature-is-fatal", requests("DEVICE_FEATURE"), crash, "feature-lacking-get", "feature-probe-lacking")
 row("feature-lacking-set", asks(lambda flags: flags & 0xffff in LACKING and flags & METHODS == SET), accept(echo),
     "feature-lacking-set")
 row("feature-number-8-bits", asks(lambda flags: flags & GET), poke(4, "I", lambda flags: flags & ~0xff00),

@@ -6,7 +6,7 @@ import struct
 
 from mutation import (any_of, asked_by_server, both, client_replies, close, descriptor, drop, edit_json,
                       extra_descriptor, keep_descriptors, no_descriptors, refuse, replies, requests, row,
-                      server_requests, when)
+                      server_requests, variant, when)
 from proxy import Message
 
 VERSION = replies("VERSION")
@@ -127,11 +127,11 @@ def one_twin_for_good(connection, m):
     return m
 
 
-row("twin-end-is-the-end", twin_ends, close, "twin-closed", "twin-closed-in-flight")
+variant("twin-end-is-the-end", twin_ends, close, "twin-closed*")
 row("twin-end-unnoticed", twin_ends, drop, "twin-closed-in-flight", timeout=1000)
 row("twin-end-falls-back",
     any_of(twin_ends, server_requests("DMA_READ", "DMA_WRITE"), client_replies("DMA_READ", "DMA_WRITE")), fall_back,
-    "twin-closed-main")
+    "twin-closed", "twin-closed-main")
 row("twin-end-for-all", any_of(twin_ends, VERSION), one_twin_for_good, "twin-closed-next")
 
 

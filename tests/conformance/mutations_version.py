@@ -4,7 +4,8 @@ import re
 import struct
 
 from mutation import (accept, accepted, any_of, both, change, checks_only, close, crash, extra_descriptor, field,
-                      no_descriptors, nth, poke, refuse, refused, replies, requests, row, shorter, use_memory, when)
+                      no_descriptors, nth, poke, refuse, refused, replies, requests, row, shorter, use_memory, variant,
+                      when)
 from proxy import COMMANDS, NO_REPLY
 
 ASKED, ANSWERED = requests("VERSION"), both(replies("VERSION"), accepted, checks_only)
@@ -172,8 +173,9 @@ row("version-fds-for-all", both(replies("GET_REGION_INFO"), checks_only), extra_
 row("version-io-fds-for-all", both(replies("GET_REGION_IO_FDS"), checks_only), extra_descriptor, "version-no-fds")
 row("version-wants-a-descriptor", both(ASKED, says(b'fds":0')), refuse(22),
     "version-no-fds", "version-no-fds-twin", "version-no-fds-memory")
-row("version-memory-by-map-only", both(requests("REGION_WRITE"), field("self", 8, "I", lambda region: region == 2)),
-    refuse(1), "version-no-fds-memory")
+MEMORY = both(requests("REGION_READ", "REGION_WRITE"), field("self", 8, "I", lambda region: region == 2))
+row("version-memory-by-map-only", both(MEMORY, checks_only), refuse(1), "version-no-fds-memory")
+variant("version-memory-never-by-message", MEMORY, refuse(1), "version-no-fds-memory", "connection-*-memory")
 row("version-8-fds", both(requests("SET_IRQS"), lambda m: len(m.fds) > 8), refuse(22), "version-takes-fds",
     server="testdev,vectors=16")
 row("version-data-not-read", ASKED, rewrite(rb"max_data_xfer_size\":\d+", rb'max_data_xfer_size":1048576'),

@@ -92,7 +92,7 @@ struct usual_map {
 
 /* What a rule has found so far. */
 struct finding {
-    bool seen, wrong;
+    bool seen, wrong, always; /* always: wrong in the baseline already */
     char text[400];
     struct transcript *transcript; /* of the first that was wrong */
 };
@@ -119,7 +119,8 @@ struct trial {
     struct transcript *transcript;
     struct finding *findings, *finding; /* of all rules; of the one that judges */
     const struct client_check *rule;    /* which judges */
-    char broken[400], broken_any[400];  /* what rules of the check's own clause, and any, have found in this session */
+    char broken[400];                   /* what rules of the check's own clause have found in this session */
+    char broken_new[400];               /* and any that the baseline did not break */
     int listener;
     struct program program;
     bool came;                 /* a client has connected, in any check */

@@ -283,8 +283,8 @@ void trial_wrong(struct trial *t, const char *format, ...)
     va_end(args);
     if (strcmp(t->rule->is.clause, t->check->is.clause) == 0 && t->broken[0] == '\0')
         strcpy(t->broken, text);
-    if (t->broken_any[0] == '\0')
-        strcpy(t->broken_any, text);
+    if (t->broken_new[0] == '\0' && !t->finding->always)
+        strcpy(t->broken_new, text);
     if (t->finding->wrong)
         return;
     t->finding->wrong = true;
@@ -312,6 +312,8 @@ void trial_baseline(struct trial *t)
     t->usual = t->end;
     t->usual_kinds = t->kinds;
     t->usual_count = t->count;
+    for (unsigned n = 0; client_check_at(n) != NULL; n++)
+        t->findings[n].always = t->findings[n].wrong;
     /* Drivers of one kind of device do so. */
     if (t->end.how == EXITED && t->end.status != 0)
         trial_skip(t, "the client is not content with a device like this: %s; it is judged by what it did until then",
@@ -326,7 +328,7 @@ static void begin(struct trial *t)
     t->connected = t->over = t->cut = false;
     t->end = (struct ending){ .how = RUNS };
     t->kinds.count = 0;
-    t->broken[0] = t->broken_any[0] = '\0';
+    t->broken[0] = t->broken_new[0] = '\0';
     t->count = 0;
     t->next_id = 0;
     t->answered_on_twin = t->asked_on_twin = false;

@@ -215,7 +215,7 @@ static void absent(struct trial *t, const char *text)
     t->model.pgsizes = 4096;
     t->model.multi = false;
     trial_want_same(t, BIT(OB_RAW_WRITE_MULTI));
-    trial_want(t, t->broken_any[0] == '\0', "with the defaults: %s", t->broken_any);
+    trial_want(t, t->broken_new[0] == '\0', "with the defaults: %s", t->broken_new);
 }
 
 static void no_text(struct trial *t)

@@ -55,6 +55,7 @@ enum {
     NEED_NEXT = 1 << 20,         /* the process that served a client serves the next */
     NEED_MAPS = 1 << 22,         /* DMA_MAP and DMA_UNMAP are looked at: a device without DMA may ignore them */
     NEED_EARLY = 1 << 23,        /* also after one that had no session */
+    NEED_MEMORY = 1 << 24,       /* NEED_MAPPABLE, and REGION_READ and REGION_WRITE reach that too */
 };
 
 struct check {

@@ -401,7 +401,7 @@ const struct check server_connection_checks[] = {
       NEED_IRQ,
       posted_interrupt },
     { { "connection-posted-memory", "VU-CON-7", "a posted write is in memory when a younger command is answered" },
-      NEED_MAPPABLE,
+      NEED_MEMORY,
       posted_memory },
     { { "connection-order-replies", "VU-CON-8", "replies of all kinds, refusals too, are in the order of commands" },
       0,

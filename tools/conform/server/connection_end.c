@@ -324,7 +324,7 @@ const struct check server_connection_end_checks[] = {
       NEED_NEXT,
       keeps_registers },
     { { "connection-keeps-memory", "VU-CON-15", "the next client finds memory as it was" },
-      NEED_MAPPABLE | NEED_NEXT,
+      NEED_MEMORY | NEED_NEXT,
       keeps_memory },
     { { "connection-next", "VU-CON-16", "32 clients in a row map the same range" }, NEED_NEXT, next_client },
     { { "connection-next-irqs", "VU-CON-16", "32 clients in a row get interrupts" },
@@ -351,7 +351,7 @@ const struct check server_connection_end_checks[] = {
       half_register },
     { { "connection-half-posted", "VU-CON-18", "nor is a posted one" }, NEED_NEXT, half_posted },
     { { "connection-half-memory", "VU-CON-18", "nothing is written of a write that lacks its last byte" },
-      NEED_MAPPABLE | NEED_NEXT,
+      NEED_MEMORY | NEED_NEXT,
       half_memory },
     { { NULL, NULL, NULL }, 0, NULL },
 };

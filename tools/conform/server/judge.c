@@ -250,6 +250,7 @@ static const struct {
 } needs[] = {
     { NEED_RESET, "the device cannot be reset" },
     { NEED_MAPPABLE, "no region can be mapped" },
+    { NEED_MEMORY, "no region can be mapped, or messages do not reach it" },
     { NEED_SPARSE, "no region has sparse areas" },
     { NEED_MULTI, "write_multiple was not announced" },
     { NEED_TWIN, "twin_socket was not offered" },

@@ -133,6 +133,7 @@ static void survey_region(struct judge *j, struct facts *f, uint32_t index)
         r->by_message = survey_access(j, index, r);
         f->mappable = f->has & NEED_MAPPABLE ? f->mappable : index;
         f->has |= NEED_MAPPABLE | (r->areas > 0 ? NEED_SPARSE : 0);
+        f->has |= f->region[f->mappable].by_message ? NEED_MEMORY : 0;
     }
     if (index >= VFIO_PCI_NUM_REGIONS && r->size > 0)
         f->has |= NEED_EXTRA_REGION;
@@ -140,13 +141,17 @@ static void survey_region(struct judge *j, struct facts *f, uint32_t index)
         f->has |= NEED_EXPRESS;
 }
 
-/* Whether an optional command succeeds. A server that does not know it may be out of step afterwards. */
+/* Whether an optional command succeeds. A server that does not know it may be out of step afterwards. One that it harms
+ * is started anew: that it does is for the command's checks to say. */
 static bool optional(struct judge *j, uint16_t command, const void *payload, size_t size, struct ob_raw_message **reply)
 {
-    if (call(j, command, payload, size, NULL, 0, reply) == 0)
-        return true;
-    judge_reconnect(j);
-    return false;
+    int r = call(j, command, payload, size, NULL, 0, reply);
+
+    if (r < 0)
+        judge_restart(j);
+    else if (r > 0)
+        judge_reconnect(j);
+    return r == 0;
 }
 
 static void survey_io_fds(struct judge *j, struct facts *f, uint32_t index)

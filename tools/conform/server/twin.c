@@ -224,6 +224,7 @@ static void check_without(struct judge *j)
 static void check_closed(struct judge *j)
 {
     attach(j, true);
+    judge_may_close(j);
     ob_raw_close(&j->twin);
     want_alive(j, "GET_INFO after the twin socket was closed");
     want_failed(j, copy(j), "after the twin socket was closed");
@@ -249,6 +250,7 @@ static void check_closed_in_flight(struct judge *j)
 {
     attach(j, true);
     begun(j);
+    judge_may_close(j);
     ob_raw_close(&j->twin);
     want_alive(j, "GET_INFO after the twin socket was closed with a command in it");
     want_failed(j, device_copy_end(j), "whose command was in the twin socket when it was closed");
@@ -259,6 +261,7 @@ static void check_closed_main(struct judge *j)
 {
     const struct client *c = attach(j, true);
 
+    judge_may_close(j);
     ob_raw_close(&j->twin);
     copy(j);
     want_nothing_on_main(j, c, "once the twin socket was closed");
@@ -269,8 +272,8 @@ static void check_closed_next(struct judge *j)
     const struct client *c;
 
     attach(j, true);
+    begun(j);
     ob_raw_close(&j->twin);
-    copy(j);
     judge_reconnect_bare(j);
     c = attach(j, true);
     serve_twin(j);
@@ -330,14 +333,14 @@ static void send_on_twin(struct judge *j, const void *bytes, size_t size, int fd
     got(j, ob_raw_send(&j->twin, bytes, size, &fd, fd >= 0), "answering on the twin socket");
 }
 
-/* Sends the answer in two pieces, the first with `fd`, and a round trip between them; the copy works. */
-static void answer_in_pieces(struct judge *j, size_t first, int fd)
+/* Sends the answer in two pieces, and a round trip between them; the copy works. */
+static void answer_in_pieces(struct judge *j, size_t first)
 {
     const struct client *c = attach(j, true);
     uint8_t bytes[256];
     size_t size = build_answer(j, bytes, begun(j), c);
 
-    send_on_twin(j, bytes, first, fd);
+    send_on_twin(j, bytes, first, -1);
     want_alive(j, "GET_INFO while a part of an answer lies on the twin socket");
     send_on_twin(j, bytes + first, size - first, -1);
     serve_twin(j);
@@ -346,21 +349,25 @@ static void answer_in_pieces(struct judge *j, size_t first, int fd)
 
 static void check_half_header(struct judge *j)
 {
-    answer_in_pieces(j, 9, -1);
+    answer_in_pieces(j, 9);
 }
 
 static void check_half_message(struct judge *j)
 {
-    answer_in_pieces(j, 16 + 16, -1);
+    answer_in_pieces(j, 16 + 16);
 }
 
 static void check_descriptor(struct judge *j)
 {
+    const struct client *c = attach(j, true);
+    uint8_t bytes[256];
     int mine, theirs;
 
     judge_pair(j, &mine, &theirs);
-    answer_in_pieces(j, 16 + 16, theirs);
+    send_on_twin(j, bytes, build_answer(j, bytes, begun(j), c), theirs);
     judge_give(j, theirs);
+    serve_twin(j);
+    device_copy_end(j);
     want_hangup(j, mine, "a descriptor that came with an answer on the twin socket");
 }
 
@@ -404,8 +411,11 @@ static void check_master_off(struct judge *j)
     const struct client *c = attach(j, true);
     struct ob_raw_message *command = begun(j);
     struct pollfd waiting = { .fd = j->twin.fd, .events = POLLIN };
+    uint32_t ask[4] = { sizeof(ask) };
     uint8_t bytes[256];
 
+    if (ob_raw_call(&j->raw, OB_RAW_GET_INFO, ask, sizeof(ask), NULL, 0, NULL) < 0)
+        judge_skip(j, "the server answers nothing while a command waits on the twin socket");
     config_write(j, 4, 2, 3);
     while (poll(&waiting, 1, 0) == 1)
         receive_on(j, &j->twin, "a command that was sent before");
@@ -440,7 +450,8 @@ const struct check server_twin_checks[] = {
       NEED_DMA,
       check_without },
     { { "twin-fd-index-ignored", "VU-TWIN-10", "fd_index in the request is ignored" }, TWIN, check_fd_index_ignored },
-    { { "twin-closed", "VU-TWIN-11", "transfers end after the client has closed the twin socket, the session goes on" },
+    { { "twin-closed", "VU-TWIN-11",
+        "transfers fail once the client has closed the twin socket, or the connection ends" },
       DMA,
       check_closed },
     { { "twin-closed-in-flight", "VU-TWIN-11", "so it is with a command unanswered" }, DMA, check_closed_in_flight },

@@ -285,7 +285,7 @@ const struct check server_version_limits_checks[] = {
     { { "version-no-fds", "VU-VER-20", "a client that takes no descriptors gets none" }, CHECK_UNCONNECTED, no_fds },
     { { "version-no-fds-twin", "VU-VER-20", "not even for a twin socket" }, CHECK_UNCONNECTED, no_fds_no_twin },
     { { "version-no-fds-memory", "VU-VER-20", "and reaches memory by messages" },
-      CHECK_UNCONNECTED | NEED_MAPPABLE,
+      CHECK_UNCONNECTED | NEED_MEMORY,
       no_fds_memory },
     { { "version-escaped-key", "VU-VER-3", "a key with an escaped character is that key" },
       CHECK_UNCONNECTED,
