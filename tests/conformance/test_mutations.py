@@ -5,8 +5,9 @@
 
 One test for each device, and one for the client, runs the checks through the proxy without a mutation; all pass. One
 for each row of mutations_*.py runs the checks that it names through the proxy with it; all fail. One for each variant,
-which is no fault, does so too; none fails. The last compares the checks that rows name with the list of `outboard
-conform`: every check has a row. With patterns only rows whose name matches one are tried.
+which is no fault, does so too; none fails. The last two compare the checks that rows name with the list of `outboard
+conform`: every check has a row; and its clauses with the checks: every clause that binds a side has a check of that
+side. With patterns only rows whose name matches one are tried.
 """
 
 import concurrent.futures
@@ -90,6 +91,17 @@ def every_check(rows):
     return errors
 
 
+def every_clause():
+    command = [OUTBOARD, "conform", "--clauses"]
+    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    errors, clauses = [], re.findall(r"^\| (VU-\S+) \| (\S+) \| \S+ \| (.*) \|$", table, re.MULTILINE)
+    for clause, who, checks in clauses:
+        sides = {"server", "client"} & ({who} if who != "both" else {"server", "client"})
+        errors += [f"{clause}: no check of a {side}" for side in sorted(sides)
+                   if not re.search(rf"\b{side} ", checks)]
+    return errors if clauses else ["there are no clauses"]
+
+
 def main():
     rows = list(mutation.load().values())
     wanted = [row for row in rows if any(fnmatch.fnmatch(row.name, pattern) for pattern in PATTERNS or ["*"])]
@@ -100,7 +112,7 @@ def main():
         servers = sorted({row.server for row in rows})
         tests = [(f"unchanged {server or 'client'}", lambda server=server: unchanged(server))
                  for server in servers] + tests
-        tests.append(("every check finds a fault", lambda: every_check(rows)))
+        tests += [("every check finds a fault", lambda: every_check(rows)), ("every clause has a check", every_clause)]
     print(f"1..{len(tests)}", flush=True)
     failed = False
     # Many rows end when the judge has waited for something in vain.
