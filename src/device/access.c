@@ -13,8 +13,7 @@ static uint32_t at_most(uint32_t left, uint64_t distance)
     return distance < left ? (uint32_t)distance : left;
 }
 
-/* --- Configuration space --------------------------------------------------------------------------------------------
- */
+/* --- Configuration space ------------------------------------------------------------------------------------------ */
 
 static int config_write(struct ob_req *req, uint64_t off, uint32_t len, const uint8_t *data)
 {

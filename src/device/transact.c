@@ -15,8 +15,7 @@
 #include "device/dev.h"
 #include "session/steps.h"
 
-/* --- Commit --------------------------------------------------------------------------------------------------------
- */
+/* --- Commit ------------------------------------------------------------------------------------------------------- */
 
 static void each_signal(struct ob_dev *dev, const uint64_t *words, void (*fn)(struct ob_dev *, unsigned))
 {
@@ -169,8 +168,7 @@ void ob_transaction_end(struct ob_dev *dev)
         ob_dev_commit(dev);
 }
 
-/* --- Kept requests ---------------------------------------------------------------------------------------------------
- */
+/* --- Kept requests ------------------------------------------------------------------------------------------------ */
 
 struct ob_req *ob_req_new(struct ob_dev *dev)
 {

@@ -182,8 +182,7 @@ void ob_session_end(struct ob_session *s)
     ob_journal_store(&h->out_sent, s->position.out_tail);
 }
 
-/* --- Receiving ------------------------------------------------------------------------------------------------------
- */
+/* --- Receiving ---------------------------------------------------------------------------------------------------- */
 
 /* A place for a batch, or NULL when all are in use. */
 static struct ob_journal_batch *free_batch(struct ob_session *s)
@@ -311,8 +310,7 @@ static void scan(struct ob_session *s)
     }
 }
 
-/* --- Executing ------------------------------------------------------------------------------------------------------
- */
+/* --- Executing ---------------------------------------------------------------------------------------------------- */
 
 static void refuse(struct ob_session *s, const struct ob_header *header, int err)
 {

@@ -23,8 +23,7 @@ struct holder_message {
     uint32_t op, pad;
 };
 
-/* --- The holder ----------------------------------------------------------------------------------------------------
- */
+/* --- The holder --------------------------------------------------------------------------------------------------- */
 
 static void hold(struct ob_life *life, uint64_t key, int fd)
 {
@@ -108,8 +107,7 @@ static bool serve_holder(struct ob_life *life)
     return true;
 }
 
-/* --- Processes -----------------------------------------------------------------------------------------------------
- */
+/* --- Processes ---------------------------------------------------------------------------------------------------- */
 
 /* The first process made the memory; what it is called says which is which. */
 static int take_memory(struct ob_life *life)

@@ -86,8 +86,7 @@ static uint32_t take_read(struct ob_raw *raw, uint16_t id)
     return value;
 }
 
-/* --- The test device: requests that can be counted -----------------------------------------------------------------
- */
+/* --- The test device: requests that can be counted ---------------------------------------------------------------- */
 
 static void count_script(struct ob_life *life)
 {
@@ -321,8 +320,7 @@ static void test_twin(void **state)
     at_every_step("OUTBOARD_TESTDEV", twin_script, 100);
 }
 
-/* --- edu -----------------------------------------------------------------------------------------------------------
- */
+/* --- edu ---------------------------------------------------------------------------------------------------------- */
 
 static void edu_script(struct ob_life *life)
 {
@@ -373,8 +371,7 @@ static void test_edu_again_and_again(void **state)
     again_and_again("OUTBOARD_EDU", edu_script, 6);
 }
 
-/* --- serial: bytes through the loop of the UART, each once and in order ----------------------------------------------
- */
+/* --- serial: bytes through the loop of the UART, each once and in order ------------------------------------------- */
 
 static void set_uart(struct ob_raw *raw, uint8_t offset, uint8_t value)
 {
@@ -418,8 +415,7 @@ static void test_serial(void **state)
     at_every_step("OUTBOARD_SERIAL", serial_script, 100);
 }
 
-/* --- Migration: out of the device and into it again, with its log on ----------------------------------------------
- */
+/* --- Migration: out of the device and into it again, with its log on ---------------------------------------------- */
 
 static void migrate_script(struct ob_life *life)
 {

@@ -15,8 +15,7 @@
 #define DATA  0x200000ull
 #define PAGES 64
 
-/* --- A second process of the same program --------------------------------------------------------------------------
- */
+/* --- A second process of the same program ------------------------------------------------------------------------- */
 
 struct other {
     struct ob_process process;
@@ -59,8 +58,7 @@ static void move(struct ob_raw *from, struct ob_raw *to)
     free(rest);
 }
 
-/* --- testdev -------------------------------------------------------------------------------------------------------
- */
+/* --- testdev ------------------------------------------------------------------------------------------------------ */
 
 static void *bar_map(struct ob_raw *raw, uint32_t bar, size_t size)
 {
@@ -142,8 +140,7 @@ static void test_everything(void **state)
     close(events[1]);
 }
 
-/* --- A ring that goes on elsewhere ---------------------------------------------------------------------------------
- */
+/* --- A ring that goes on elsewhere -------------------------------------------------------------------------------- */
 
 struct rig {
     int ring_fd, data_fd;
@@ -305,8 +302,7 @@ static void test_stop_in_copy(void **state)
     rig_free(&rig);
 }
 
-/* --- The log -------------------------------------------------------------------------------------------------------
- */
+/* --- The log ------------------------------------------------------------------------------------------------------ */
 
 static uint64_t bits(unsigned first, unsigned n)
 {
@@ -434,8 +430,7 @@ static void test_log_refusals(void **state)
     ob_ok(mig_log_stop(raw));
 }
 
-/* --- edu, serial ---------------------------------------------------------------------------------------------------
- */
+/* --- edu, serial -------------------------------------------------------------------------------------------------- */
 
 static int serve(void *ctx, bool write, uint64_t address, uint64_t count, void *data)
 {

@@ -32,8 +32,7 @@ static bool bit(const uint8_t *bitmap, uint64_t i)
     return bitmap[i / 8] >> i % 8 & 1;
 }
 
-/* --- Against a model: a byte for each page of a window of addresses ------------------------------------------------
- */
+/* --- Against a model: a byte for each page of a window of addresses ----------------------------------------------- */
 
 #define SPAN  (UINT64_C(1) << 20) /* pages of 4096 in the model */
 #define BASES 3
@@ -117,8 +116,7 @@ static void test_model(void **unused)
                 one_model(bases[b], shifts[s], kind & 1, kind & 2);
 }
 
-/* --- Edges ---------------------------------------------------------------------------------------------------------
- */
+/* --- Edges -------------------------------------------------------------------------------------------------------- */
 
 static void test_whole_space(void **unused)
 {
@@ -231,8 +229,7 @@ static void test_pins_and_windows(void **unused)
     ob_memory_free(memory);
 }
 
-/* --- Threads: each writes a page, marks it, and counts; whoever reports looks at the pages that are dirty ----------
- */
+/* --- Threads: each writes a page, marks it, and counts; whoever reports looks at the pages that are dirty --------- */
 
 #define WRITERS      3
 #define SHARED_PAGES 96 /* in two leaves */

@@ -150,8 +150,7 @@ static void joined(struct trial *t)
         trial_skip(t, "the client never sends a command before the one before it is answered");
 }
 
-/* --- Commands of the server's between a command and its reply ------------------------------------------------------
- */
+/* --- Commands between a command and its reply --------------------------------------------------------------------- */
 
 #define BYTES 16
 
