@@ -9,6 +9,7 @@
  * COMMAND: starts a server on the socket path that stands for %s; its BAR2 has a register at 0. It may also come from
  * OUTBOARD_REFERENCE and OUTBOARD_REFERENCE_POLL. NAME: of the benchmarks to run; all by default.
  * OUTBOARD_BENCH_SERVER, OUTBOARD_MINIMAL_SERVER, OUTBOARD_EDU: the other servers' commands. */
+#include "measure.h"
 #include "peers.h"
 
 #include <errno.h>
@@ -46,22 +47,6 @@ static uint64_t now_ns(void)
 
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int n)
-{
-    if (n == 0) {
-        return 0;
-    }
-    qsort(values, (size_t)n, sizeof(*values), compare_doubles);
-    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
 static void report(struct series *series)

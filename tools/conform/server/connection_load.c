@@ -15,58 +15,32 @@ static const uint32_t get_info[4] = { 16 };
 
 /* --- The server waits for a reply of its own --------------------------------------------------------------------- */
 
-#define FILL 0xa7
-
-/* The device's DMA_READ waits for its reply. */
-static struct ob_raw_message *asks(struct judge *j, struct guest_pair *pair)
-{
-    *pair = guest_pair(j, false);
-    j->guest->later = GUEST_READ;
-    device_copy_begin(j, GUEST_FROM, GUEST_TO, GUEST_LEN);
-    return guest_asked(j, OB_RAW_DMA_READ);
-}
-
-static void answer(struct judge *j, const struct ob_raw_message *asked)
-{
-    j->guest->later = 0;
-    guest_answer_well(j, asked, FILL);
-}
-
-static void copied(struct judge *j, const struct guest_pair *pair)
-{
-    int error = device_copy_end(j);
-
-    guest_judged(j);
-    want(j, error == 0 && guest_all(pair->to->bytes, GUEST_LEN, FILL),
-         "the device's copy, during which there were other commands, failed (%s)", strerror(error));
-}
-
 static void commands_kept(struct judge *j)
 {
     struct guest_pair pair;
-    const struct ob_raw_message *asked = asks(j, &pair);
+    const struct ob_raw_message *asked = guest_read_waits(j, &pair);
     const uint16_t first = j->raw.next_id;
 
     for (unsigned i = 0; i < 20; i++)
         send_command(j, OB_RAW_GET_INFO, 0, get_info, sizeof(get_info));
-    answer(j, asked);
+    guest_read_answer(j, asked);
     for (unsigned i = 0; i < 20; i++)
         want_ok(j, ob_raw_reply(&j->raw, (uint16_t)(first + i), OB_RAW_GET_INFO, NULL),
                 "GET_INFO that came while the server waited for a reply");
-    copied(j, &pair);
+    guest_read_done(j, &pair, "commands between its DMA_READ and the reply to that");
 }
 
 static void commands_executed(struct judge *j)
 {
     struct guest_pair pair;
-    const struct ob_raw_message *asked = asks(j, &pair);
+    const struct ob_raw_message *asked = guest_read_waits(j, &pair);
 
     want_alive(j, "GET_INFO while the server waits for a reply");
     config_read(j, 0, 4);
     want_ok(j, map(j, BASE, j->facts.page, 3, -1, 0), "DMA_MAP while the server waits for a reply");
     want_ok(j, unmap(j, BASE, j->facts.page), "DMA_UNMAP while the server waits for a reply");
-    answer(j, asked);
-    copied(j, &pair);
+    guest_read_answer(j, asked);
+    guest_read_done(j, &pair, "commands between its DMA_READ and the reply to that");
 }
 
 /* --- Clients that stop ------------------------------------------------------------------------------------------- */

@@ -280,3 +280,30 @@ bool guest_all(const uint8_t *bytes, size_t size, uint8_t value)
     }
     return true;
 }
+
+/* --- A copy that waits ------------------------------------------------------------------------------------------- */
+
+#define FILL 0xa7
+
+struct ob_raw_message *guest_read_waits(struct judge *j, struct guest_pair *pair)
+{
+    *pair = guest_pair(j, false);
+    j->guest->later = GUEST_READ;
+    device_copy_begin(j, GUEST_FROM, GUEST_TO, GUEST_LEN);
+    return guest_asked(j, OB_RAW_DMA_READ);
+}
+
+void guest_read_answer(struct judge *j, const struct ob_raw_message *asked)
+{
+    j->guest->later = 0;
+    guest_answer_well(j, asked, FILL);
+}
+
+void guest_read_done(struct judge *j, const struct guest_pair *pair, const char *meanwhile)
+{
+    int error = device_copy_end(j);
+
+    guest_judged(j);
+    want(j, error == 0 && guest_all(pair->to->bytes, GUEST_LEN, FILL), "the device's copy failed (%s), after %s",
+         strerror(error), meanwhile);
+}

@@ -71,6 +71,11 @@ void want_failed(struct judge *j, int result, const char *what);
 struct ob_raw_message *guest_next(struct judge *j, int *result);
 /* It has to ask, and with that command. */
 struct ob_raw_message *guest_asked(struct judge *j, uint16_t command);
+/* A copy of GUEST_LEN bytes, by messages, whose DMA_READ waits for its reply: this is it. */
+struct ob_raw_message *guest_read_waits(struct judge *j, struct guest_pair *pair);
+/* Its reply, and the end of the copy, which has to be right; `meanwhile`: what there was before. */
+void guest_read_answer(struct judge *j, const struct ob_raw_message *asked);
+void guest_read_done(struct judge *j, const struct guest_pair *pair, const char *meanwhile);
 /* A successful reply with that payload. */
 void guest_answer(struct judge *j, const struct ob_raw_message *command, const void *payload, size_t size);
 /* A reply as it should be; the data of DMA_READ is `fill`. */

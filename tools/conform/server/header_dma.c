@@ -1,66 +1,39 @@
 /* header_dma.c: VU-HDR: the headers of the server's own commands, and ids of both directions. */
 #include "guest.h"
 
-#define FILL 0x5a
-
 static const uint32_t get_info[4] = { 16 };
-
-/* A DMA_READ of the device's that waits for its reply. */
-static struct ob_raw_message *asks(struct judge *j, struct guest_pair *pair)
-{
-    *pair = guest_pair(j, false);
-    j->guest->later = GUEST_READ;
-    device_copy_begin(j, GUEST_FROM, GUEST_TO, GUEST_LEN);
-    return guest_asked(j, OB_RAW_DMA_READ);
-}
-
-/* It gets one. */
-static void answer(struct judge *j, const struct ob_raw_message *asked)
-{
-    j->guest->later = 0;
-    guest_answer_well(j, asked, FILL);
-}
-
-static void copied(struct judge *j, const struct guest_pair *pair)
-{
-    int error = device_copy_end(j);
-
-    guest_judged(j);
-    want(j, error == 0 && guest_all(pair->to->bytes, GUEST_LEN, FILL),
-         "the device's copy failed (%s), after a command with the id of its DMA_READ", strerror(error));
-}
 
 static void check_ids_apart(struct judge *j)
 {
     struct guest_pair pair;
-    const struct ob_raw_message *asked = asks(j, &pair);
+    const struct ob_raw_message *asked = guest_read_waits(j, &pair);
 
     send_with_header(j, (struct ob_raw_header){ asked->header.id, OB_RAW_GET_INFO, 32, 0, 0 }, get_info, 16);
-    answer(j, asked);
+    guest_read_answer(j, asked);
     want_ok(j, ob_raw_reply(&j->raw, asked->header.id, OB_RAW_GET_INFO, NULL), "GET_INFO with the id of a DMA_READ");
-    copied(j, &pair);
+    guest_read_done(j, &pair, "a command with the id of its DMA_READ");
 }
 
 static void check_ids_apart_same_command(struct judge *j)
 {
     struct guest_pair pair;
-    const struct ob_raw_message *asked = asks(j, &pair);
+    const struct ob_raw_message *asked = guest_read_waits(j, &pair);
     const struct ob_raw_dma range = guest_range(j, asked);
     uint8_t payload[sizeof(range) + GUEST_LEN] = { 0 };
 
     memcpy(payload, &range, sizeof(range));
     send_with_header(j, (struct ob_raw_header){ asked->header.id, OB_RAW_DMA_READ, 16 + sizeof(payload), 0, 0 },
                      payload, sizeof(payload));
-    answer(j, asked);
+    guest_read_answer(j, asked);
     want_refused(j, ob_raw_reply(&j->raw, asked->header.id, OB_RAW_DMA_READ, NULL),
                  "a command DMA_READ with the id of the server's");
-    copied(j, &pair);
+    guest_read_done(j, &pair, "a command with the id of its DMA_READ");
 }
 
 static void check_flags(struct judge *j)
 {
     struct guest_pair pair;
-    const uint32_t flags = asks(j, &pair)->header.flags;
+    const uint32_t flags = guest_read_waits(j, &pair)->header.flags;
 
     want(j, (flags & ~OB_RAW_NO_REPLY) == 0, "DMA_READ with flags %#x, wanted none", flags);
 }
@@ -68,7 +41,7 @@ static void check_flags(struct judge *j)
 static void check_error_field(struct judge *j)
 {
     struct guest_pair pair;
-    const uint32_t error = asks(j, &pair)->header.error;
+    const uint32_t error = guest_read_waits(j, &pair)->header.error;
 
     want(j, error == 0, "DMA_READ with %u in the error field of its header, wanted 0", error);
 }

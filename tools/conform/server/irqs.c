@@ -214,6 +214,19 @@ int *irqs_ready(struct judge *j, uint32_t index)
     return fds;
 }
 
+int irqs_intx(struct judge *j)
+{
+    device_needs(j, INTX);
+    return irqs_ready(j, INTX)[0];
+}
+
+int irqs_intx_with_masks(struct judge *j)
+{
+    device_needs(j, INTX);
+    irqs_needs_masks(j, INTX);
+    return irqs_intx(j);
+}
+
 void irqs_want_others_silent(struct judge *j, const int *fds, unsigned count, unsigned vector)
 {
     want_alive(j, "GET_INFO");

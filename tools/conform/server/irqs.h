@@ -71,6 +71,9 @@ unsigned irqs_at_once(const struct judge *j);
 int *irqs_eventfds(struct judge *j, unsigned count);
 /* The type is on, and its vectors have eventfds of their own, which are returned. */
 int *irqs_ready(struct judge *j, uint32_t index);
+/* INTx of a device that raises it, ready, and its eventfd; and, with masks, one that takes MASK and UNMASK. */
+int irqs_intx(struct judge *j);
+int irqs_intx_with_masks(struct judge *j);
 
 /* No vector but this one was signalled. */
 void irqs_want_others_silent(struct judge *j, const int *fds, unsigned count, unsigned vector);

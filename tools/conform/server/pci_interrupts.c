@@ -15,20 +15,6 @@
 #define ENTRY_CONTROL 12u
 #define MANY_ROUNDS   100
 
-static int intx(struct judge *j)
-{
-    device_needs(j, INTX);
-    return irqs_ready(j, INTX)[0];
-}
-
-/* The same, and it can be unmasked. */
-static int intx_with_masks(struct judge *j)
-{
-    device_needs(j, INTX);
-    irqs_needs_masks(j, INTX);
-    return intx(j);
-}
-
 static void command(struct judge *j, uint32_t value)
 {
     config_write(j, COMMAND, 2, value);
@@ -38,7 +24,7 @@ static void command(struct judge *j, uint32_t value)
 
 static void pci_intx_level(struct judge *j)
 {
-    const int fd = intx_with_masks(j);
+    const int fd = irqs_intx_with_masks(j);
 
     device_raise(j, INTX, 0);
     want_one(j, fd, "INTx was raised");
@@ -51,7 +37,7 @@ static void pci_intx_level(struct judge *j)
 
 static void pci_intx_cleared(struct judge *j)
 {
-    const int fd = intx_with_masks(j);
+    const int fd = irqs_intx_with_masks(j);
 
     device_raise(j, INTX, 0);
     want_signal(j, fd, "INTx was raised");
@@ -66,7 +52,7 @@ static void pci_intx_cleared(struct judge *j)
 /* QEMU without KVM: the guest's write that clears the cause is posted, and UNMASK comes behind it. */
 static void pci_intx_qemu(struct judge *j)
 {
-    const int fd = intx_with_masks(j);
+    const int fd = irqs_intx_with_masks(j);
 
     for (unsigned i = 0; i < 3; i++) {
         device_raise(j, INTX, 0);
@@ -79,7 +65,7 @@ static void pci_intx_qemu(struct judge *j)
 
 static void pci_intx_disable(struct judge *j)
 {
-    const int fd = intx(j);
+    const int fd = irqs_intx(j);
 
     command(j, 7 | INTX_OFF);
     device_raise(j, INTX, 0);
@@ -90,7 +76,7 @@ static void pci_intx_disable(struct judge *j)
 
 static void pci_intx_disable_high(struct judge *j)
 {
-    const int fd = intx(j);
+    const int fd = irqs_intx(j);
 
     config_write(j, COMMAND + 1, 1, INTX_OFF >> 8);
     device_raise(j, INTX, 0);
@@ -101,7 +87,7 @@ static void pci_intx_disable_high(struct judge *j)
 
 static void pci_intx_disable_unmask(struct judge *j)
 {
-    const int fd = intx_with_masks(j);
+    const int fd = irqs_intx_with_masks(j);
 
     device_raise(j, INTX, 0);
     want_signal(j, fd, "INTx was raised");
@@ -114,7 +100,7 @@ static void pci_intx_disable_unmask(struct judge *j)
 
 static void pci_intx_without_master(struct judge *j)
 {
-    const int fd = intx(j);
+    const int fd = irqs_intx(j);
 
     command(j, 7 & ~MASTER);
     device_raise(j, INTX, 0);
@@ -125,7 +111,7 @@ static void pci_intx_without_master(struct judge *j)
 
 static void pci_intx_enable(struct judge *j)
 {
-    const int fd = intx(j);
+    const int fd = irqs_intx(j);
 
     command(j, 7 | INTX_OFF);
     device_raise(j, INTX, 0);
@@ -137,7 +123,7 @@ static void pci_intx_enable(struct judge *j)
 
 static void pci_intx_status(struct judge *j)
 {
-    intx(j);
+    irqs_intx(j);
     device_raise(j, INTX, 0);
     want(j, config_read(j, STATUS, 2) & 8, "INTx was raised, and Interrupt Status (bit 3) is clear in STATUS");
     device_lower(j, INTX, 0);

@@ -22,21 +22,6 @@ static void each_type(struct judge *j, void (*run)(struct judge *j, uint32_t ind
     }
 }
 
-/* INTx, with an eventfd, which is returned. */
-static int intx(struct judge *j)
-{
-    device_needs(j, INTX);
-    return irqs_ready(j, INTX)[0];
-}
-
-/* The same, and it can be masked. */
-static int intx_with_masks(struct judge *j)
-{
-    device_needs(j, INTX);
-    irqs_needs_masks(j, INTX);
-    return intx(j);
-}
-
 /* --- To whom it goes --------------------------------------------------------------------------------------------- */
 
 static void signals_own(struct judge *j, uint32_t index, const int *fds)
@@ -156,7 +141,7 @@ static void set_late_intx(struct judge *j)
 
 static void set_mask(struct judge *j)
 {
-    const int fd = intx_with_masks(j);
+    const int fd = irqs_intx_with_masks(j);
 
     irqs_do(j, MASK, INTX, 0, 1);
     device_raise(j, INTX, 0);
@@ -169,7 +154,7 @@ static void set_mask(struct judge *j)
 
 static void set_mask_bool(struct judge *j)
 {
-    const int fd = intx_with_masks(j);
+    const int fd = irqs_intx_with_masks(j);
 
     irqs_bool(j, MASK, INTX, 0, 1, (const uint8_t[]){ 1 });
     device_raise(j, INTX, 0);
@@ -181,7 +166,7 @@ static void set_mask_bool(struct judge *j)
 
 static void set_mask_bool_zero(struct judge *j)
 {
-    const int fd = intx_with_masks(j);
+    const int fd = irqs_intx_with_masks(j);
 
     irqs_bool(j, MASK, INTX, 0, 1, (const uint8_t[]){ 0 });
     device_raise(j, INTX, 0);
@@ -191,7 +176,7 @@ static void set_mask_bool_zero(struct judge *j)
 
 static void set_unmask_bool_zero(struct judge *j)
 {
-    const int fd = intx_with_masks(j);
+    const int fd = irqs_intx_with_masks(j);
 
     irqs_do(j, MASK, INTX, 0, 1);
     device_raise(j, INTX, 0);
@@ -202,7 +187,7 @@ static void set_unmask_bool_zero(struct judge *j)
 
 static void set_unmask_due(struct judge *j)
 {
-    const int fd = intx_with_masks(j);
+    const int fd = irqs_intx_with_masks(j);
 
     irqs_do(j, MASK, INTX, 0, 1);
     device_raise(j, INTX, 0);
@@ -215,7 +200,7 @@ static void set_unmask_due(struct judge *j)
 /* The mask counts what it is told, not how often. */
 static void set_mask_twice(struct judge *j)
 {
-    const int fd = intx_with_masks(j);
+    const int fd = irqs_intx_with_masks(j);
 
     irqs_do(j, MASK, INTX, 0, 1);
     irqs_do(j, MASK, INTX, 0, 1);
@@ -267,7 +252,7 @@ static int mask_eventfd(struct judge *j, uint32_t action)
 
 static void set_unmask_eventfd(struct judge *j)
 {
-    const int fd = intx(j), unmask = mask_eventfd(j, UNMASK);
+    const int fd = irqs_intx(j), unmask = mask_eventfd(j, UNMASK);
 
     device_raise(j, INTX, 0);
     want_one(j, fd, "INTx was raised");
@@ -280,7 +265,7 @@ static void set_unmask_eventfd(struct judge *j)
 
 static void set_unmask_taken_away(struct judge *j)
 {
-    const int fd = intx(j), unmask = mask_eventfd(j, UNMASK);
+    const int fd = irqs_intx(j), unmask = mask_eventfd(j, UNMASK);
 
     irqs_done(j, &(struct irq_set){ .flags = EVENTFD | UNMASK, .index = INTX, .count = 1 });
     device_raise(j, INTX, 0);
@@ -294,7 +279,7 @@ static void set_unmask_taken_away(struct judge *j)
 
 static void set_mask_eventfd(struct judge *j)
 {
-    const int fd = intx(j), mask = mask_eventfd(j, MASK);
+    const int fd = irqs_intx(j), mask = mask_eventfd(j, MASK);
 
     /* Nothing tells when a server has seen the eventfd: it is tried again as long as INTx still comes. */
     for (int waited = 0;; waited++) {
@@ -318,7 +303,7 @@ static void set_mask_eventfd(struct judge *j)
 /* QEMU under KVM: masks, takes the eventfd away, gives it and one for UNMASK, and unmasks. */
 static void set_qemu_kvm(struct judge *j)
 {
-    int fd = intx_with_masks(j), unmask;
+    int fd = irqs_intx_with_masks(j), unmask;
 
     irqs_do(j, MASK, INTX, 0, 1);
     irqs_take_away(j, INTX, 0, 1);
