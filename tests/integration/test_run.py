@@ -49,6 +49,8 @@ class Ends(Case):
         self.ends(128 + 9, r"QEMU was killed by signal 9")
 
     def test_signals(self):
+        # What whoever started the tests ignores, as nohup does SIGHUP, `run` ignores too.
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_DFL))
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             with self.subTest(number):
                 self.qmp.close()
