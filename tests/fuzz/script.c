@@ -72,10 +72,10 @@ static void step_access(struct peer *peer, struct input *in, bool cork, bool wri
     peer_request(peer, &m, NULL, cork);
 }
 
-static void write_config(struct peer *peer, uint64_t offset, uint64_t value, unsigned size)
+void script_write(struct peer *peer, uint32_t region, uint64_t offset, uint64_t value, unsigned size)
 {
     struct ob_message m = { .header.command = OB_REGION_WRITE,
-                            .u.region_access = { offset, VFIO_PCI_CONFIG_REGION_INDEX, size },
+                            .u.region_access = { offset, region, size },
                             .tail = (uint8_t *)&value,
                             .tail_size = size };
 
@@ -483,7 +483,7 @@ static void step(struct peer *peer, struct input *in, unsigned which, bool cork)
         request(peer, OB_DEVICE_RESET, cork);
         break;
     case 22:
-        write_config(peer, PCI_COMMAND, take8(in) | (uint64_t)take8(in) << 8, 2);
+        script_write(peer, VFIO_PCI_CONFIG_REGION_INDEX, PCI_COMMAND, take8(in) | (uint64_t)take8(in) << 8, 2);
         break;
     case 23:
     case 24:
@@ -529,6 +529,7 @@ void script_prologue(struct peer *peer, bool twin)
     map(peer, SCRIPT_SHARED, SCRIPT_PAGES << 12, 0, 3, world_new_file(SCRIPT_PAGES), false);
     map(peer, SCRIPT_MESSAGES, SCRIPT_PAGES << 12, 0, 3, -1, false);
     set_irqs(peer, VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER, 0, 1);
-    write_config(peer, PCI_COMMAND, PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
+    script_write(peer, VFIO_PCI_CONFIG_REGION_INDEX, PCI_COMMAND,
+                 PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
     peer_run(peer);
 }

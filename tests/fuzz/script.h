@@ -10,6 +10,9 @@ void script_run(struct peer *peer, struct input *in);
  * bus mastering. */
 void script_prologue(struct peer *peer, bool twin);
 
+/* One REGION_WRITE. */
+void script_write(struct peer *peer, uint32_t region, uint64_t offset, uint64_t value, unsigned size);
+
 /* Where the prologue maps memory: shared, and reached by messages. */
 #define SCRIPT_SHARED   UINT64_C(0x100000)
 #define SCRIPT_MESSAGES UINT64_C(0x200000)
