@@ -441,14 +441,6 @@ def then(*transforms):
     return transform
 
 
-def added(transform_request, **fields):
-    """Passes the message on and behind it another like it."""
-    def transform(connection, m):
-        other = transform_request(connection, m.copy(**fields))
-        return [m, other]
-    return transform
-
-
 def edit_json(edit):
     """Changes the capabilities in the text of a VERSION or its reply; what has none stays."""
     def transform(_, m):

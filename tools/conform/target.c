@@ -68,7 +68,8 @@ int target_again(struct target *again, const struct target *target)
     return err;
 }
 
-int target_start(struct target *target)
+/* Starts it if it is not running. 0 or -errno. */
+static int start(struct target *target)
 {
     if (target->command == NULL || target->pid > 0)
         return 0;
@@ -165,7 +166,7 @@ int target_leave(struct target *target, int timeout_ms)
 
 int target_connect(struct target *target, int timeout_ms)
 {
-    int fd = target_start(target);
+    int fd = start(target);
 
     if (fd < 0)
         return fd;

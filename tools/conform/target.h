@@ -28,8 +28,6 @@ void target_socket(struct target *target, const char *path);
 int target_command(struct target *target, const char *command);
 /* The same program once more, at a socket of its own. 0 or -errno. */
 int target_again(struct target *again, const struct target *target);
-/* Starts it if it is not running. Logs; 0 or -errno. */
-int target_start(struct target *target);
 /* Whether it has ended by itself, but for a program that may, after its client. */
 bool target_died(struct target *target);
 /* Once its client has gone: waits for the end of a program that ends with it, and kills it if it does not, which is

@@ -290,7 +290,5 @@ void trial_judge(struct trial *t, const struct ob_raw_message *m);
 struct ob_raw_message *trial_hold(struct trial *t, struct ob_raw_message *m);
 /* Ends the session and the program, and releases what the model has. */
 void trial_disconnect(struct trial *t);
-/* Which MAP_* sorts a map is of. */
-unsigned trial_map_sorts(const struct model_map *map);
 
 #endif

@@ -50,7 +50,7 @@ bool kind_same(const struct kind *a, const struct kind *b)
            a->state == b->state;
 }
 
-bool kinds_has(const struct kinds *kinds, const struct kind *kind)
+static bool kinds_has(const struct kinds *kinds, const struct kind *kind)
 {
     for (unsigned i = 0; i < kinds->count; i++) {
         if (kind_same(&kinds->kind[i], kind))

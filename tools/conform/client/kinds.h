@@ -25,7 +25,6 @@ struct kind kind_of(const struct ob_raw_message *m);
 bool kind_same(const struct kind *a, const struct kind *b);
 /* Adds it if it is not there. Whether it was new. */
 bool kinds_add(struct kinds *kinds, const struct kind *kind);
-bool kinds_has(const struct kinds *kinds, const struct kind *kind);
 bool kinds_has_command(const struct kinds *kinds, uint16_t command);
 /* The first of `all` that `some` lacks, of commands whose bit is not in `but`; NULL: none. */
 const struct kind *kinds_missing(const struct kinds *all, const struct kinds *some, uint32_t but);

@@ -321,6 +321,13 @@ static void take_twin(struct trial *t)
     t->model.twin_fd = -1;
 }
 
+/* Which MAP_* sorts a map is of. */
+static unsigned trial_map_sorts(const struct model_map *map)
+{
+    return (map->flags & VFIO_DMA_MAP_FLAG_READ ? MAP_READ : MAP_NO_READ) |
+           (map->flags & VFIO_DMA_MAP_FLAG_WRITE ? MAP_WRITE : MAP_NO_WRITE) | (map->fd >= 0 ? MAP_FD : MAP_NO_FD);
+}
+
 static struct usual_map *usual_map(struct trial *t, uint64_t address)
 {
     for (unsigned i = 0; i < t->n_usual_maps; i++) {
@@ -378,12 +385,6 @@ void trial_serve(struct trial *t)
 }
 
 /* --- Commands of the server's ------------------------------------------------------------------------------------- */
-
-unsigned trial_map_sorts(const struct model_map *map)
-{
-    return (map->flags & VFIO_DMA_MAP_FLAG_READ ? MAP_READ : MAP_NO_READ) |
-           (map->flags & VFIO_DMA_MAP_FLAG_WRITE ? MAP_WRITE : MAP_NO_WRITE) | (map->fd >= 0 ? MAP_FD : MAP_NO_FD);
-}
 
 /* Whether the client has memory of these sorts in the baseline, that stays or not. */
 static bool has_usual_map(const struct trial *t, unsigned sorts, bool stays)

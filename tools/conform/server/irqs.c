@@ -73,7 +73,8 @@ void irqs_needs_loopback(struct judge *j, uint32_t index)
         judge_skip(j, "SET_IRQS with DATA_NONE and ACTION_TRIGGER is not taken for index %u", index);
 }
 
-void irqs_needs_masks(struct judge *j, uint32_t index)
+/* Skips the check if MASK and UNMASK are refused, as they may be for a type that is not MASKABLE. */
+static void irqs_needs_masks(struct judge *j, uint32_t index)
 {
     const struct irq_set unmask = { .flags = NONE | UNMASK, .index = index, .count = 1 };
 

@@ -47,8 +47,6 @@ void irqs_bool(struct judge *j, uint32_t action, uint32_t index, uint32_t start,
 /* Loopback. The check is skipped if the server refused it in the survey, as it may. */
 void irqs_trigger(struct judge *j, uint32_t index, uint32_t start, uint32_t count);
 void irqs_needs_loopback(struct judge *j, uint32_t index);
-/* Skips the check if MASK and UNMASK are refused, as they may be for a type that is not MASKABLE. */
-void irqs_needs_masks(struct judge *j, uint32_t index);
 /* For the survey: tries it on vector 0 of a type. 0: it is taken; an errno; or < 0, as the raw client says. */
 int irqs_loopback(struct judge *j, uint32_t index);
 

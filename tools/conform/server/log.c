@@ -59,7 +59,7 @@ int log_report_as(struct judge *j, struct log_range range, uint64_t page_size, u
     return feature(j, GET | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT, HEAD + REPORT + room, data, sizeof(data), reply);
 }
 
-uint32_t log_words(struct log_range range, uint64_t page_size)
+static uint32_t log_words(struct log_range range, uint64_t page_size)
 {
     const uint64_t pages = (range.length - 1) / page_size + 1;
 

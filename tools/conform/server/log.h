@@ -22,7 +22,6 @@ int log_report_as(struct judge *j, struct log_range range, uint64_t page_size, u
 const uint64_t *log_report(struct judge *j, struct log_range range, uint64_t page_size);
 /* Its first word. */
 uint64_t log_word(struct judge *j, struct log_range range, uint64_t page_size);
-uint32_t log_words(struct log_range range, uint64_t page_size);
 
 /* --- A device that writes, in log_pages.c ------------------------------------------------------------------------- */
 
@@ -43,9 +42,7 @@ struct log {
 struct log log_memory(struct judge *j, bool shared, uint32_t len);
 /* Begins to log everything. */
 void log_begin_on(struct judge *j, struct log *l);
-struct log log_begin(struct judge *j, bool shared); /* both, and log_needs_messages() */
-/* Skips the check if a report of what is in `to`, which has no descriptor, is refused: for log-messages to say. */
-void log_needs_messages(struct judge *j, const struct log *l);
+struct log log_begin(struct judge *j, bool shared); /* both */
 /* The device writes to one page. */
 void log_write(struct judge *j, const struct log *l, uint64_t page, uint64_t offset, uint32_t len);
 /* So many pages from that one on. */

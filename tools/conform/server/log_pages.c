@@ -25,6 +25,13 @@ void log_begin_on(struct judge *j, struct log *l)
         judge_skip(j, "the device logs with pages of %#llx bytes", (unsigned long long)l->unit);
 }
 
+/* Skips the check if a report of what is in `to`, which has no descriptor, is refused: for log-messages to say. */
+static void log_needs_messages(struct judge *j, const struct log *l)
+{
+    if (log_report_as(j, log_part(l, 0, 64), l->unit, 8, NULL) != 0)
+        judge_skip(j, "reports of memory without a descriptor are refused");
+}
+
 struct log log_begin(struct judge *j, bool shared)
 {
     struct log l = log_memory(j, shared, LEN);
@@ -33,12 +40,6 @@ struct log log_begin(struct judge *j, bool shared)
     if (!shared)
         log_needs_messages(j, &l);
     return l;
-}
-
-void log_needs_messages(struct judge *j, const struct log *l)
-{
-    if (log_report_as(j, log_part(l, 0, 64), l->unit, 8, NULL) != 0)
-        judge_skip(j, "reports of memory without a descriptor are refused");
 }
 
 void log_write(struct judge *j, const struct log *l, uint64_t page, uint64_t offset, uint32_t len)
